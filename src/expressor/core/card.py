@@ -1,0 +1,93 @@
+"""A system's card: who it is, read from its ``card.toml`` without importing the system."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from expressor.core.errors import FormatError, nearest_names
+
+ROLES = ("Predicts", "Encodes", "Imputes", "Maps", "Clusters", "Survives", "Infers")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a ``card.toml`` says.
+
+    Attributes
+    ----------
+    name
+        Folder name, the key of the registry.
+    estimator
+        Name of the estimator class that the system's package exports.
+    title, authors, arxiv, doi, year, licence
+        The paper, and the licence of the authors' code where there is some.
+    summary
+        One line: from what, to what, how.
+    roles
+        Names of the roles the estimator plays (see :mod:`expressor.estimator.roles`).
+    inputs
+        Kind of data it eats: ``"histology"``, ``"cells"``, ``"bulk"``, ``"brain"``, ...
+    extras
+        Package extras that it needs beyond the core.
+    missing_genes
+        What ``predict`` does when genes of the fit are absent from new data: ``"unused"``, ``"refuse"``, ``"impute"``.
+    presets
+        Preset name -> estimator parameters. Every system has ``paper`` and ``tiny``.
+    deviations, limits
+        Known departures from the paper; where the method should not be used.
+    references
+        Full references, the paper first.
+    package
+        The Python package that holds the system.
+    """
+
+    name: str
+    estimator: str
+    title: str
+    authors: str
+    year: int
+    summary: str
+    roles: tuple[str, ...]
+    inputs: str
+    presets: Mapping[str, Mapping[str, Any]]
+    references: tuple[str, ...]
+    package: str
+    arxiv: str = ""
+    doi: str = ""
+    licence: str = ""
+    extras: tuple[str, ...] = ()
+    missing_genes: str = "unused"
+    deviations: tuple[str, ...] = ()
+    limits: tuple[str, ...] = field(default=())
+
+
+def read_card(path: Path, *, package: str) -> Card:
+    """Read and check one card.
+
+    Raises
+    ------
+    FormatError
+        The file is not TOML, or a key is missing, unknown, or of the wrong kind.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} is not a TOML file ({error})") from error
+    known = {one.name for one in fields(Card)} - {"package"}
+    for key in raw:
+        if key not in known:
+            raise FormatError(f"unknown key {key!r} in {path}", nearest=nearest_names(key, known))
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    try:
+        card = Card(package=package, **values)
+    except TypeError as error:
+        raise FormatError(f"{path} is incomplete ({error})") from error
+    for role in card.roles:
+        if role not in ROLES:
+            raise FormatError(f"unknown role {role!r} in {path}", nearest=nearest_names(role, ROLES))
+    for preset in ("paper", "tiny"):
+        if preset not in card.presets:
+            raise FormatError(f"{path} has no preset {preset!r}", fix=f"Add a table [presets.{preset}].")
+    return card
