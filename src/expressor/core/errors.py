@@ -103,8 +103,7 @@ def check_range(
     number = getattr(value, "item", lambda: value)()
     if isinstance(number, bool) or not isinstance(number, allowed) or number != number:
         raise DataError(f"{name} is not {kind}", expected=f"{kind} in {interval}", got=repr(value))
-    if (
-        (low is not None and (number <= low if open_low else number < low))
-        or (high is not None and (number >= high if open_high else number > high))
+    if (low is not None and (number <= low if open_low else number < low)) or (
+        high is not None and (number >= high if open_high else number > high)
     ):
         raise DataError(f"{name} is out of range", expected=f"{kind} in {interval}", got=repr(value))
