@@ -28,9 +28,13 @@ Batch = Mapping[str, Tensor]
 class Stateful(Protocol):
     """Anything beside the network that a checkpoint must hold, such as an outer variable and its optimiser."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that is needed to go on, as nested dictionaries of tensors and plain values."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Take up what :meth:`state_dict` gave."""
+        ...
 
 
 @dataclass(kw_only=True)
