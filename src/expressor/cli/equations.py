@@ -27,7 +27,9 @@ def equations(name: Annotated[str | None, tyro.conf.Positional] = None, /) -> No
              ", ".join(covered.get(one.number, ("none",))))
             for one in tagged(card.name, package=card.package)
         ]  # fmt: skip
-        show_table(f"{card.estimator}: {card.title}", ["number", "meaning", "function", "where", "fidelity", "tests"], rows)
+        show_table(
+            f"{card.estimator}: {card.title}", ["number", "meaning", "function", "where", "fidelity", "tests"], rows
+        )
 
 
 def main(words: Sequence[str]) -> None:

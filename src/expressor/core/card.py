@@ -34,7 +34,10 @@ class Card:
     missing_genes
         What ``predict`` does when genes of the fit are absent from new data: ``"unused"``, ``"refuse"``, ``"impute"``.
     presets
-        Preset name -> estimator parameters. Every system has ``paper`` and ``tiny``.
+        Preset name -> estimator parameters. Every system has ``paper`` and ``tiny``; one that takes plain arrays has ``array``,
+        with which scikit-learn's own battery is run.
+    sklearn_exceptions
+        Checks of that battery that cannot hold for this system -> why.
     deviations, limits
         Known departures from the paper; where the method should not be used.
     references
@@ -60,7 +63,8 @@ class Card:
     extras: tuple[str, ...] = ()
     missing_genes: str = "unused"
     deviations: tuple[str, ...] = ()
-    limits: tuple[str, ...] = field(default=())
+    limits: tuple[str, ...] = ()
+    sklearn_exceptions: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_card(path: Path, *, package: str) -> Card:
