@@ -57,6 +57,36 @@ def hvg_scores(X: Any) -> np.ndarray:
         return _standardise_in_bins(np.log(dispersion), np.log1p(np.where(mean == 0, 1e-12, mean)))
 
 
+def dispersion(X: Any) -> np.ndarray:
+    """Score genes by the raw dispersion, variance over mean, without bins.
+
+    On counts it prefers well-detected genes that vary. The binned score of :func:`hvg_scores` gives rare genes the same
+    chance as abundant ones, which on shallow assays (legacy Spatial Transcriptomics) picks genes that are mostly zeros.
+
+    Parameters
+    ----------
+    X
+        (observation, gene), finite and not negative; raw counts for the usual meaning.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (gene,); NaN for a gene that is zero everywhere.
+
+    Raises
+    ------
+    DataError
+        Fewer than two observations, or values that are negative or not finite.
+    """
+    columns = _columns(X, minimum=0.0)
+    n = columns.shape[0]
+    if n < 2:
+        raise DataError("a dispersion needs at least two observations", got=n)
+    mean = _sums(columns) / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _squared_deviations(columns, mean) / (n - 1) / np.where(mean == 0, np.nan, mean)
+
+
 def _standardise_in_bins(dispersion: np.ndarray, mean: np.ndarray) -> np.ndarray:
     if len(mean) == 0:
         return np.empty(0)
