@@ -1,13 +1,15 @@
 """A system's card: who it is, read from its ``card.toml`` without importing the system."""
 
 import tomllib
-from collections.abc import Mapping
+import typing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from expressor.core.errors import FormatError, nearest_names
+from expressor.core.serial import from_plain
 
+MISSING_GENES = ("unused", "refuse", "impute")
 ROLES = ("Predicts", "Encodes", "Imputes", "Maps", "Clusters", "Survives", "Infers")
 
 
@@ -54,7 +56,7 @@ class Card:
     summary: str
     roles: tuple[str, ...]
     inputs: str
-    presets: Mapping[str, Mapping[str, Any]]
+    presets: dict[str, dict[str, Any]]
     references: tuple[str, ...]
     package: str
     arxiv: str = ""
@@ -64,7 +66,7 @@ class Card:
     missing_genes: str = "unused"
     deviations: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
-    sklearn_exceptions: Mapping[str, str] = field(default_factory=dict)
+    sklearn_exceptions: dict[str, str] = field(default_factory=dict)
 
 
 def read_card(path: Path, *, package: str) -> Card:
@@ -73,17 +75,18 @@ def read_card(path: Path, *, package: str) -> Card:
     Raises
     ------
     FormatError
-        The file is not TOML, or a key is missing, unknown, or of the wrong kind.
+        The file is missing or not TOML, or a key is missing, unknown, or of the wrong kind.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path} is not a TOML file ({error})") from error
     known = {one.name for one in fields(Card)} - {"package"}
     for key in raw:
         if key not in known:
             raise FormatError(f"unknown key {key!r} in {path}", nearest=nearest_names(key, known))
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    hints = typing.get_type_hints(Card)
+    values = {key: from_plain(hints[key], value, where=f"{key} in {path}") for key, value in raw.items()}
     try:
         card = Card(package=package, **values)
     except TypeError as error:
@@ -91,6 +94,10 @@ def read_card(path: Path, *, package: str) -> Card:
     for role in card.roles:
         if role not in ROLES:
             raise FormatError(f"unknown role {role!r} in {path}", nearest=nearest_names(role, ROLES))
+    if card.missing_genes not in MISSING_GENES:
+        raise FormatError(
+            f"unknown missing_genes in {path}", expected=f"one of {MISSING_GENES}", got=repr(card.missing_genes)
+        )
     for preset in ("paper", "tiny"):
         if preset not in card.presets:
             raise FormatError(f"{path} has no preset {preset!r}", fix=f"Add a table [presets.{preset}].")

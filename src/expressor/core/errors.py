@@ -100,7 +100,7 @@ def check_range(
     interval = f"{left}{'-inf' if low is None else low}, {'inf' if high is None else high}{right}"
     kind = "an integer" if integer else "a number"
     allowed = (int,) if integer else (int, float)
-    number = getattr(value, "item", lambda: value)()
+    number = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
     if isinstance(number, bool) or not isinstance(number, allowed) or number != number:
         raise DataError(f"{name} is not {kind}", expected=f"{kind} in {interval}", got=repr(value))
     if (low is not None and (number <= low if open_low else number < low)) or (

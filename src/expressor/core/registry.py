@@ -22,16 +22,34 @@ def systems() -> dict[str, Card]:
     found: dict[str, Card] = {}
     own = Path(__file__).resolve().parent.parent / "systems"
     for path in sorted(own.glob("*/card.toml")):
-        found[path.parent.name] = read_card(path, package=f"expressor.systems.{path.parent.name}")
-    for entry in entry_points(group=GROUP):
-        found[entry.name] = read_card(_card_path(entry.value), package=entry.value)
+        _add(found, path.parent.name, read_card(path, package=f"expressor.systems.{path.parent.name}"))
+    # A set, because an installation seen twice on the path lists its entry twice.
+    for name, package in {(entry.name, entry.value) for entry in entry_points(group=GROUP)}:
+        _add(found, name, read_card(_card_path(package), package=package))
     return dict(sorted(found.items()))
 
 
+def _add(found: dict[str, Card], name: str, card: Card) -> None:
+    if card.name != name:
+        raise FormatError(f"the card of the package {card.package} has another name", expected=name, got=card.name)
+    if name in found:
+        raise FormatError(
+            f"two packages bring a system {name!r}: {found[name].package} and {card.package}",
+            fix="Uninstall one of them.",
+        )
+    found[name] = card
+
+
 def _card_path(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None or spec.origin is None:
-        raise FormatError(f"the registered system package {package!r} cannot be found")
+        raise FormatError(
+            f"the registered system package {package!r} cannot be found",
+            fix="Reinstall or uninstall the package that registers it.",
+        )
     return Path(spec.origin).parent / "card.toml"
 
 

@@ -1,4 +1,4 @@
-"""Dataclass <-> JSON, strictly: unknown keys, missing keys and wrong kinds are errors, never guesses."""
+"""Dataclass <-> JSON, strictly: unknown keys, missing keys without a default and wrong kinds are errors, never guesses."""
 
 import dataclasses
 import json
@@ -25,7 +25,12 @@ def to_plain(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {one.name: to_plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): to_plain(one) for key, one in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                raise FormatError(
+                    "a key of a dictionary cannot be written as JSON", expected="a string", got=repr(key)[:80]
+                )
+        return {key: to_plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(one) for one in value]
     if isinstance(value, Path):
@@ -45,7 +50,7 @@ def to_plain(value: object) -> Any:
 def from_plain(kind: Any, value: Any, *, where: str = "value") -> Any:
     """Rebuild a value of type ``kind`` from what :func:`to_plain` made; ``where`` names it in errors."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(value, dict) and set(value) == {"float"}:
+    if isinstance(value, dict) and set(value) == {"float"} and value["float"] in ("nan", "inf", "-inf"):
         value = float(value["float"])
     if kind is Any or kind is dataclasses.MISSING:
         return value
@@ -57,7 +62,7 @@ def from_plain(kind: Any, value: Any, *, where: str = "value") -> Any:
         if value in arguments:
             return value
         raise FormatError(f"bad {where}", expected=f"one of {arguments}", got=repr(value))
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _from_dataclass(kind, value, where=where)
     if origin in (list, tuple):
         return _from_sequence(origin, arguments, value, where=where)
@@ -66,6 +71,8 @@ def from_plain(kind: Any, value: Any, *, where: str = "value") -> Any:
             raise FormatError(f"bad {where}", expected="an object", got=repr(value)[:80])
         return {key: from_plain(arguments[1], one, where=f"{where}.{key}") for key, one in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > 2**1023:
+            raise FormatError(f"bad {where}", expected="a number that a float can hold")
         return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
@@ -93,7 +100,7 @@ def _from_union(choices: tuple[Any, ...], value: Any, *, where: str) -> Any:
 def _from_sequence(origin: type, arguments: tuple[Any, ...], value: Any, *, where: str) -> Any:
     if not isinstance(value, list):
         raise FormatError(f"bad {where}", expected="a list", got=repr(value)[:80])
-    if origin is tuple and len(arguments) == 2 and arguments[1] is not Ellipsis or len(arguments) > 2:
+    if origin is tuple and Ellipsis not in arguments:
         if len(arguments) != len(value):
             raise FormatError(f"bad {where}", expected=f"{len(arguments)} items", got=len(value))
         return tuple(from_plain(a, one, where=f"{where}[{i}]") for i, (a, one) in enumerate(zip(arguments, value)))
@@ -132,8 +139,12 @@ def read_json(path: Path) -> Any:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
             raise FormatError(f"{path} is too large", expected=f"at most {MAX_JSON_BYTES} bytes", got=f"{size} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path} cannot be read as JSON ({type(error).__name__}: {error})") from error
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
