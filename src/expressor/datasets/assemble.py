@@ -1,0 +1,120 @@
+"""Builds the package's tissue layout from a section's counts, spot positions and picture."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from expressor.core.errors import DataError, FormatError
+from expressor.data.images import open_image
+
+THUMBNAIL_PX = 1024
+"""Longer side of the picture kept in ``uns["spatial"][section]["images"]["hires"]``."""
+
+
+def local_folder(name: str, *files: str) -> Path | None:
+    """Return the folder ``name`` of ``EXPRESSOR_DATA`` if it holds all the ``files``, else None.
+
+    Raises
+    ------
+    DataError
+        ``EXPRESSOR_DATA`` names no folder: a mistyped path must not silently start a download.
+    """
+    root = os.environ.get("EXPRESSOR_DATA")
+    if not root:
+        return None
+    if not Path(root).is_dir():
+        raise DataError(
+            f"the environment variable EXPRESSOR_DATA names no folder: {root!r}",
+            fix="Correct it, or unset it to use the shipped and downloaded data.",
+        )
+    folder = Path(root).absolute() / name
+    return folder if all((folder / one).is_file() for one in files) else None
+
+
+def read_local(path: Path) -> ad.AnnData:
+    """Read an h5ad of ``EXPRESSOR_DATA``."""
+    try:
+        return ad.read_h5ad(path)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise FormatError(
+            f"{path} cannot be read as h5ad ({error})", fix="Copy the folder of EXPRESSOR_DATA again."
+        ) from error
+
+
+def spatial_entry(image: Path, *, um_per_px: float, spot_diameter_um: float, technology: str) -> dict[str, Any]:
+    """Return the ``uns["spatial"]`` entry of one section whose picture is the file ``image``."""
+    with open_image(image, um_per_px=um_per_px) as opened:
+        width, height = opened.width, opened.height
+        small = opened.thumbnail(THUMBNAIL_PX)
+    return {
+        "images": {"hires": small},
+        "scalefactors": {
+            "spot_diameter_fullres": spot_diameter_um / um_per_px,
+            "tissue_hires_scalef": small.shape[1] / width,
+            "microns_per_pixel": um_per_px,
+        },
+        "metadata": {
+            "image": str(image.absolute()),
+            "image_width": width,
+            "image_height": height,
+            "technology": technology,
+        },
+    }
+
+
+def place(
+    adata: ad.AnnData,
+    *,
+    section: str,
+    patient: str | None,
+    image: Path,
+    points: np.ndarray,
+    um_per_px: float,
+    spot_diameter_um: float,
+    technology: str,
+    keep: Sequence[str] = (),
+) -> ad.AnnData:
+    """Return a new AnnData of one section in the package's layout.
+
+    Parameters
+    ----------
+    adata
+        Counts with genes and spots named; of its ``obs`` only the columns ``keep`` are taken over.
+    points
+        (spot, 2) x and y in pixels of ``image``.
+    um_per_px
+        Micrometres per pixel of ``image``.
+    """
+    obs = adata.obs[[key for key in keep if key in adata.obs]].copy()
+    obs.insert(0, "section", pd.Categorical([section] * adata.n_obs))
+    if patient is not None:
+        obs.insert(1, "patient", pd.Categorical([patient] * adata.n_obs))
+    counts = sparse.csr_matrix(adata.X, dtype=np.float32)
+    obs["total_counts"] = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel().astype(np.int64)
+    placed = ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=adata.var_names.astype(str)))
+    placed.obsm["spatial"] = np.asarray(points, dtype=np.float64)
+    placed.uns["spatial"] = {
+        section: spatial_entry(image, um_per_px=um_per_px, spot_diameter_um=spot_diameter_um, technology=technology)
+    }
+    return placed
+
+
+def join(parts: Sequence[ad.AnnData]) -> ad.AnnData:
+    """Join sections of one study. A gene that a section's table does not list has no count there: the tables drop such genes."""
+    if len(parts) == 1:
+        return parts[0]
+    kept = set.intersection(*(set(part.obsm) for part in parts))
+    parts = [part.copy() for part in parts]
+    for part in parts:
+        for key in set(part.obsm) - kept:
+            del part.obsm[key]
+    joined = ad.concat(parts, join="outer", fill_value=0)
+    joined.X = sparse.csr_matrix(joined.X, dtype=np.float32)
+    joined.uns["spatial"] = {name: entry for part in parts for name, entry in part.uns["spatial"].items()}
+    return joined
