@@ -1,0 +1,163 @@
+"""Image features of tissue: joins an AnnData, its images and an encoder, section by section."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from expressor.core.errors import DataError, nearest_names
+from expressor.core.log import logger
+from expressor.data import keys
+from expressor.data.images import TissueImage, open_image
+from expressor.data.patches import HestPatches, Patches, PatchSpec
+from expressor.data.spatial import check_spatial, image_path, microns_per_pixel, sections
+from expressor.encoders.cache import FeatureCache, open_cache
+from expressor.encoders.encoding import encode
+from expressor.encoders.registry import Encoder
+from expressor.encoders.registry import encoder as load_encoder
+
+PRECOMPUTED = "precomputed:"
+"""Prefix of an encoder name that stands for features in ``obsm``."""
+
+
+def image_features(
+    adata: AnnData,
+    *,
+    encoder: str | Encoder = "efficientnet_lite0",
+    patch_um: float | None = None,
+    cache: FeatureCache | str | Path | None = "auto",
+    pooled: bool = True,
+    batch_size: int = 32,
+    images: Mapping[str, str | Path] | None = None,
+    show: bool | None = None,
+) -> np.ndarray:
+    """Encode the image around every spot.
+
+    Parameters
+    ----------
+    adata
+        Spots in the tissue layout (see :mod:`expressor.data.keys`): ``obsm["spatial"]`` and, for each section,
+        ``uns["spatial"]`` with the image and its scale. Not changed.
+    encoder
+        A loaded encoder, its name, or ``"precomputed:<key>"`` for the features in ``obsm[key]``.
+    patch_um
+        Side of the patches, micrometres; by default what the encoder was made for. Not used for precomputed features, nor
+        where a section's patches were cut before.
+    cache
+        Where features are kept between runs: ``"auto"`` for the user's cache folder, a folder, a
+        :class:`~expressor.encoders.FeatureCache`, or None.
+    pooled
+        False for the encoder's spatial tokens.
+    batch_size
+        Patches held in memory at a time.
+    images
+        Paths by section, in place of those in ``uns["spatial"]`` (for data that came from another machine).
+    show
+        Force the progress bar on or off.
+
+    Returns
+    -------
+    float32 (spot, dim), or (spot, token, dim) for ``pooled=False``, finite, in the order of ``adata``.
+
+    Raises
+    ------
+    DataError
+        An image, a scale or the precomputed features are missing or contradict the coordinates.
+    FormatError
+        An image file is damaged.
+    """
+    if isinstance(encoder, str) and encoder.startswith(PRECOMPUTED):
+        return _precomputed(adata, encoder.removeprefix(PRECOMPUTED))
+    check_spatial(adata)
+    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    spec = PatchSpec(size_um=model.card.patch_um if patch_um is None else patch_um, px=model.card.input_px)
+    store = open_cache(cache)
+    labels = adata.obs[keys.SECTION].astype(str).to_numpy()
+    features: np.ndarray | None = None
+    for section in sections(adata):
+        rows = np.flatnonzero(labels == section)
+        with _patches(adata, section, rows, spec, dict(images or {})) as patches:
+            part = encode(patches, model, cache=store, batch_size=batch_size, pooled=pooled, show=show)
+        if features is None:
+            features = np.empty((adata.n_obs, *part.shape[1:]), dtype=np.float32)
+        features[rows] = part
+    if features is None:
+        raise DataError("there are no spots to encode", got=f"{adata.n_obs} observations")
+    return features
+
+
+@contextmanager
+def _patches(
+    adata: AnnData, section: str, rows: np.ndarray, spec: PatchSpec, images: dict[str, str | Path]
+) -> Iterator[Patches | HestPatches]:
+    entry = adata.uns[keys.SPATIAL][section]
+    cut_before = entry.get(keys.METADATA, {}).get("patches", "")
+    if cut_before and section not in images:
+        yield HestPatches(cut_before).named(adata.obs_names[rows].to_numpy())
+        return
+    centres = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)[rows]
+    image, scale = _open(adata, section, entry, images)
+    with image:
+        yield Patches(image, centres * scale, spec)
+
+
+def _open(
+    adata: AnnData, section: str, entry: Mapping[str, Any], images: dict[str, str | Path]
+) -> tuple[TissueImage, float]:
+    um_per_px = microns_per_pixel(adata, section)
+    path = images.get(section, image_path(adata, section))
+    if path:
+        image = open_image(path, um_per_px=um_per_px)
+        metadata = entry.get(keys.METADATA, {})
+        stated = (int(metadata.get(keys.IMAGE_WIDTH, 0)), int(metadata.get(keys.IMAGE_HEIGHT, 0)))
+        if all(stated) and stated != (image.width, image.height):
+            found = f"{image.width} x {image.height} px"
+            image.close()
+            raise DataError(
+                f"the image {path} of section {section!r} is not the one that the coordinates belong to",
+                expected=f"{stated[0]} x {stated[1]} px",
+                got=found,
+                fix="Give the full-resolution image, or bring the coordinates and um/px to the scale of this one.",
+            )
+        return image, 1.0
+    hires = entry.get(keys.IMAGES, {}).get(keys.HIRES)
+    if hires is None:
+        raise DataError(
+            f"section {section!r} has no image",
+            fix=f"Give its path with images={{{section!r}: ...}} or in uns['spatial'][{section!r}]['metadata']['image'].",
+        )
+    scale = float(entry[keys.SCALEFACTORS][keys.HIRES_SCALE])
+    logger.info(
+        "section %s has no image file; its patches come from the preview at %.3g um/px", section, um_per_px / scale
+    )
+    return open_image(np.asarray(hires), um_per_px=um_per_px / scale), scale
+
+
+def _precomputed(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obsm:
+        raise DataError(
+            f"there are no precomputed features obsm[{key!r}]",
+            expected="one of " + (", ".join(repr(one) for one in adata.obsm) or "(obsm is empty)"),
+            nearest=nearest_names(key, adata.obsm),
+            fix="Write the features (spot, dim) there first; expressor.encoders.read_features reads files of other tools.",
+        )
+    found = adata.obsm[key]
+    found = found.to_numpy() if hasattr(found, "to_numpy") else found
+    found = found.toarray() if hasattr(found, "toarray") else found
+    try:
+        features = np.asarray(found).astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"obsm[{key!r}] does not hold numbers ({error})", expected="float (spot, dim)") from error
+    if features.ndim < 2:
+        raise DataError(f"obsm[{key!r}] is not a table", expected="shape (spot, dim)", got=f"shape {features.shape}")
+    bad = ~np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"the precomputed features obsm[{key!r}] of {int(bad.sum())} of {len(features)} spots are not finite",
+            got=f"the first is {adata.obs_names[int(np.flatnonzero(bad)[0])]!r}",
+            fix="Leave these spots out, or compute their features again.",
+        )
+    return features
