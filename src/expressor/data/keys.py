@@ -1,0 +1,39 @@
+"""The one layout of tissue data in an AnnData, as constants.
+
+``X`` holds raw counts (CSR; rows are spots, columns genes). The rest of the layout, by place:
+
+=================================  ===============================================================================
+``obs[SECTION]``                   category: the section, also the key in ``uns[SPATIAL]``
+``obs[PATIENT]``                   category: the patient, where known
+``obsm[SPATIAL]``                  float64 (spot, 2): x (column) and y (row) in pixels of the full-resolution image
+``obsm[FEATURES + encoder]``       float32 (spot, dim): precomputed image features
+``uns[SPATIAL][section]``          per section a dict of ``IMAGES``, ``SCALEFACTORS`` and ``METADATA``
+``[IMAGES][HIRES]``                uint8 (h, w, 3): the image scaled by ``HIRES_SCALE``; may be absent
+``[SCALEFACTORS]``                 ``SPOT_DIAMETER`` (px), ``HIRES_SCALE`` (hires px per px), ``UM_PER_PX`` (um per px)
+``[METADATA]``                     ``IMAGE`` (absolute path or empty), ``IMAGE_WIDTH``, ``IMAGE_HEIGHT`` (px; 0 where there is
+                                   no image), ``TECHNOLOGY``
+=================================  ===============================================================================
+
+"Pixels" are always those of the full-resolution image named in the metadata.
+"""
+
+SECTION = "section"
+PATIENT = "patient"
+SPATIAL = "spatial"
+FEATURES = "X_"
+GENE_IDS = "gene_ids"
+
+IMAGES = "images"
+HIRES = "hires"
+SCALEFACTORS = "scalefactors"
+METADATA = "metadata"
+
+SPOT_DIAMETER = "spot_diameter_fullres"
+HIRES_SCALE = "tissue_hires_scalef"
+LOWRES_SCALE = "tissue_lowres_scalef"
+UM_PER_PX = "microns_per_pixel"
+
+IMAGE = "image"
+IMAGE_WIDTH = "image_width"
+IMAGE_HEIGHT = "image_height"
+TECHNOLOGY = "technology"
