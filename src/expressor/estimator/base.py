@@ -5,6 +5,7 @@ nothing is computed at construction. It implements the underscore methods listed
 """
 
 import dataclasses
+import os
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -141,7 +142,10 @@ class Estimator(BaseEstimator, ABC):
         adata = fields.read(data, genes=genes) if y is None else with_features(data, y, genes=genes)
         val = None if val is None else fields.read(val)
         fingerprint = fields.fingerprint(adata)
-        folder = None if resume is None else self._open_resume(Path(resume), fingerprint)
+        folder = None
+        if resume is not None:
+            data_of_fit = {"data": fingerprint, "val": None if val is None else fields.fingerprint(val)}
+            folder = self._open_resume(Path(resume), data_of_fit)
         self._fit(adata, val=val, resume=folder)
         self.n_features_in_ = len(self.genes_in_)
         self.environment_ = environment()
@@ -263,19 +267,19 @@ class Estimator(BaseEstimator, ABC):
         }
         return provenance(self.card(), self._parameters(), fitted)
 
-    def _open_resume(self, folder: Path, fingerprint: str) -> Path:
+    def _open_resume(self, folder: Path, data: dict[str, str | None]) -> Path:
         """Return the checkpoint folder after making sure that it belongs to this estimator and these data."""
         parameters = self._parameters()
         plan = parameters.get("plan")
         if isinstance(plan, dict):
             # A fit may go on for longer than it was first meant to.
             parameters["plan"] = {name: value for name, value in plan.items() if name not in ("max_steps", "epochs")}
-        belongs = {"system": self.card().name, "parameters": to_plain(parameters), "data": fingerprint}
+        belongs = {"system": self.card().name, "parameters": to_plain(parameters), **data}
         note = folder / "run.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not note.exists():
-                temporary = note.with_suffix(".tmp")
+                temporary = folder / f".run.{os.getpid()}.tmp"
                 write_json(temporary, belongs)
                 temporary.replace(note)
         except OSError as error:

@@ -1,5 +1,10 @@
-"""A training state as one safetensors file: nested dictionaries of tensors and plain values, written atomically, never pickled."""
+"""A training state as one safetensors file: nested dictionaries of tensors and plain values, written atomically, never pickled.
 
+A digest of the whole content stands in the file, so that a damaged checkpoint is refused instead of being trained on.
+"""
+
+import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -31,16 +36,17 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         The disk is full or the folder cannot be written. An earlier checkpoint stays as it was.
     """
     tensors: dict[str, torch.Tensor] = {}
-    plain = _pack(state, "", tensors)
+    text = json.dumps(_pack(state, "", tensors))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"state": json.dumps(plain)})
+        save_file(tensors, temporary, metadata={"state": text, "sha256": _digest(text, tensors)})
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise DataError(
             f"the checkpoint {path} cannot be written ({error})",
             fix="Free space or choose another resume folder; an earlier checkpoint there is unharmed.",
@@ -53,18 +59,43 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     FormatError
-        The file is missing, truncated or not a checkpoint of this package.
+        The file is missing, truncated, altered or not a checkpoint of this package.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            plain = json.loads((file.metadata() or {})["state"])
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        return _unpack(plain, tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        if metadata["sha256"] != _digest(metadata["state"], tensors):
+            raise ValueError("its content does not match its digest")
+        return _unpack(json.loads(metadata["state"]), tensors)
+    except (
+        OSError,
+        SafetensorError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise FormatError(
             f"{path} is not a readable checkpoint ({type(error).__name__}: {error})",
             fix="Delete it to start that phase anew.",
         ) from error
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed writers of the checkpoint ``path`` left beside it."""
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
+def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
+    found = hashlib.sha256(text.encode())
+    for name, one in sorted(tensors.items()):
+        found.update(f"{name} {one.dtype} {tuple(one.shape)}".encode())
+        found.update(one.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _pack(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:

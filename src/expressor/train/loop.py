@@ -16,10 +16,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from expressor.core.errors import DataError
+from expressor.core.errors import DataError, FormatError
 from expressor.core.log import logger
 from expressor.core.rng import child_seed
-from expressor.train.checkpoint import read_checkpoint, write_checkpoint
+from expressor.train.checkpoint import read_checkpoint, sweep, write_checkpoint
 from expressor.train.plan import TrainPlan
 
 Batch = Mapping[str, Tensor]
@@ -163,7 +163,7 @@ def run(
     DataError
         The loss is not finite, the device is missing, or a checkpoint cannot be written.
     FormatError
-        A checkpoint cannot be read.
+        A checkpoint cannot be read, or is of another network.
     """
     plan.check()
     fabric = make_fabric(plan)
@@ -177,8 +177,10 @@ def run(
     module, optimizer = fabric.setup(training.module, optimizer)
     path = None if resume is None else Path(resume) / f"{phase.replace('/', '-')}.safetensors"
     state = _State(training, optimizer, identity)
+    if path is not None and fabric.is_global_zero:
+        sweep(path)
     if path is not None and path.exists():
-        state.restore(read_checkpoint(path), fabric.device)
+        state.restore(path, fabric.device)
     _run_epochs(state, training, module, optimizer, fabric, plan, seed, phase, path, on_epoch)
     if state.best is not None:
         training.module.load_state_dict(state.best)
@@ -216,10 +218,20 @@ class _State:
             },
         )
 
-    def restore(self, saved: dict[str, Any], device: torch.device) -> None:
-        if saved["identity"] != self.identity:
-            logger.info("a checkpoint of other settings is started anew")
-            return
+    def restore(self, path: Path, device: torch.device) -> None:
+        saved = read_checkpoint(path)
+        try:
+            if saved["identity"] != self.identity:
+                logger.info("a checkpoint of other settings is started anew")
+                return
+            self._take_up(saved, device)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"{path} does not fit this network ({type(error).__name__}: {error})",
+                fix="Delete it to start that phase anew.",
+            ) from error
+
+    def _take_up(self, saved: dict[str, Any], device: torch.device) -> None:
         self.training.module.load_state_dict(saved["module"])
         self.optimizer.load_state_dict(saved["optimizer"])
         for name, part in self.training.extra.items():
