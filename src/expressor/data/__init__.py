@@ -4,12 +4,27 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "FittedRecipe": "recipes",
+    "Recipe": "recipes",
     "SCALES": "fields",
+    "Split": "splits",
+    "check_leak": "splits",
+    "check_spatial": "spatial",
     "expression": "fields",
     "expression_sparse": "fields",
     "fingerprint": "fields",
+    "grid": "spatial",
+    "hold_out": "splits",
+    "image_path": "spatial",
+    "leave_one_group_out": "splits",
     "library_size": "fields",
+    "microns_per_pixel": "spatial",
+    "random_spots": "splits",
     "read": "fields",
+    "sections": "spatial",
+    "spatial_blocks": "splits",
+    "split_from_labels": "splits",
+    "spot_diameter_um": "spatial",
 }
 
 __all__ = sorted(_HOMES)

@@ -11,7 +11,8 @@
 ``[IMAGES][HIRES]``                uint8 (h, w, 3): the image scaled by ``HIRES_SCALE``; may be absent
 ``[SCALEFACTORS]``                 ``SPOT_DIAMETER`` (px), ``HIRES_SCALE`` (hires px per px), ``UM_PER_PX`` (um per px)
 ``[METADATA]``                     ``IMAGE`` (absolute path or empty), ``IMAGE_WIDTH``, ``IMAGE_HEIGHT`` (px; 0 where there is
-                                   no image), ``TECHNOLOGY``
+                                   no image), ``TECHNOLOGY``, ``PITCH_UM`` (um between spots, where the technology
+                                   fixes it)
 =================================  ===============================================================================
 
 "Pixels" are always those of the full-resolution image named in the metadata.
@@ -37,3 +38,4 @@ IMAGE = "image"
 IMAGE_WIDTH = "image_width"
 IMAGE_HEIGHT = "image_height"
 TECHNOLOGY = "technology"
+PITCH_UM = "pitch_um"
