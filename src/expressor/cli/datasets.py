@@ -25,7 +25,7 @@ def datasets(
         The h5ad to write.
     """
     import expressor
-    from expressor.data import fields
+    from expressor.data.writing import write_h5ad
 
     rooms = expressor.datasets
     if name is None:
@@ -39,7 +39,7 @@ def datasets(
     dataset = getattr(rooms, name)()
     console.print(f"{dataset.adata}\n\nlicence: {dataset.licence}\ncite: {dataset.citation}", markup=False)
     if out is not None:
-        fields.write(dataset.adata, out)
+        write_h5ad(dataset.adata, out)
         console.print(f"\nwrote {out}", markup=False)
 
 

@@ -34,7 +34,7 @@ def predict(
     overwrite
         Replace an existing file, and entries of that name in the data.
     """
-    from expressor.data import fields
+    from expressor.data.writing import write_h5ad
     from expressor.estimator import load
 
     if out.exists() and not overwrite:
@@ -43,7 +43,7 @@ def predict(
     adata = read_source(data)
     adata = adata.to_memory() if adata.isbacked else adata.copy()
     model.annotate(adata, key=key, overwrite=overwrite)
-    fields.write(adata, out)
+    write_h5ad(adata, out)
     console.print(f"wrote {adata.n_obs} observations to {out}", markup=False)
 
 
