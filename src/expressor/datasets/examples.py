@@ -1,0 +1,64 @@
+"""Tiny data, one set for each kind of input that a system's card may name: for tests, docs and the conformance suite."""
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import anndata as ad
+
+from expressor.core.errors import check_choice, check_range
+from expressor.datasets.tissue import simulate_tissue
+
+
+def example(kind: str, *, seed: int = 0, n: int = 42) -> ad.AnnData:
+    """Return a tiny data set of one kind, made in a fraction of a second.
+
+    Data of different seeds have the same genes, which follow the same rules: what is fitted on one can be used on another.
+
+    Parameters
+    ----------
+    kind
+        ``"histology"``: two sections of simulated tissue with pictures, 40 genes and precomputed features in
+        ``obsm["X_simulated"]`` (see :func:`expressor.datasets.simulate_tissue`).
+    seed
+        Seed of the draws.
+    n
+        Spots a section, at least 4.
+
+    Returns
+    -------
+    AnnData
+        A new object at each call. Its pictures are files of a temporary folder that goes when the process ends.
+
+    Raises
+    ------
+    DataError
+        There is no example of that kind.
+    """
+    check_choice(kind, _KINDS, name="kind of example")
+    check_range(n, name="n", low=4, integer=True)
+    return _KINDS[kind](seed, n)
+
+
+def _histology(seed: int, n: int) -> ad.AnnData:
+    return simulate_tissue(
+        sections=2, spots=n, n_genes=40, n_features=16, um_per_px=4.0, seed=seed, folder=_folder(seed, n)
+    )
+
+
+@cache
+def _folder(seed: int, n: int) -> Path:
+    return _root() / f"{n}-{seed}"
+
+
+@cache
+def _root() -> Path:
+    root = Path(tempfile.mkdtemp(prefix="expressor-example-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return root
+
+
+_KINDS: dict[str, Callable[[int, int], ad.AnnData]] = {"histology": _histology}
