@@ -287,7 +287,8 @@ def _run_epochs(
         started = time.perf_counter()
         epoch = state.epoch
         if training.before_epoch is not None and not state.opened:
-            with seeded(seed, f"{phase}/open", epoch, fabric.global_rank):
+            # The same draws on every process: what an outer update decides must not differ between them.
+            with seeded(seed, f"{phase}/open", epoch):
                 state.opening = dict(training.before_epoch(epoch))
         state.opened = True
         batches = training.batches(epoch, fabric.global_rank, fabric.world_size)
@@ -308,6 +309,9 @@ def _run_epochs(
         module.eval()
         with torch.no_grad():
             validation = dict(training.validate(module)) if training.validate is not None else {}
+        if fabric.world_size > 1:
+            # Buffers may differ a little between processes; when to stop must not.
+            validation = fabric.broadcast(validation)
         record = state.close_epoch(len(batches), validation, time.perf_counter() - started)
         if on_epoch is not None:
             on_epoch(record)
