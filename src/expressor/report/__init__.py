@@ -1,0 +1,42 @@
+"""What a run looks like: figures (one function each), the single-file HTML report, methods text, model cards.
+
+Everything here reads a run folder (see :mod:`expressor.report.run`) or plain tables; nothing is fitted or evaluated here.
+"""
+
+import importlib
+from typing import Any
+
+_NAMES = {
+    "Run": "run",
+    "read_run": "run",
+    "write_report": "html",
+    "write_figures": "html",
+    "methods_text": "methods",
+    "references": "methods",
+    "model_card": "modelcard",
+    "write_model_card": "modelcard",
+}
+_MODULES = ("figures", "html", "methods", "modelcard", "run")
+
+__all__ = [
+    "Run",
+    "model_card",
+    "methods_text",
+    "read_run",
+    "references",
+    "write_figures",
+    "write_model_card",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"expressor.report.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"expressor.report.{name}")
+    raise AttributeError(f"module 'expressor.report' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_NAMES, *_MODULES])

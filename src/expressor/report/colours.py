@@ -1,0 +1,61 @@
+"""The colours of every figure and of the page: one ink per meaning, colour maps that survive colour-blindness and print.
+
+Values take viridis, brighter is more; interval widths take magma turned round, darker is less certain (both perceptually
+uniform, so they still read in grey); errors take a blue-white-red diverging map whose ends differ under every common colour-vision deficiency.
+"""
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Colormap, to_hex
+
+VALUE_MAP, WIDTH_MAP, ERROR_MAP = "viridis", "magma_r", "RdBu_r"
+
+# The light page's inks; in an inline figure each becomes the CSS variable of that name, so that it follows the page into dark mode.
+# Haematoxylin stains nuclei violet-blue and eosin stains the rest pink: the two accents.
+INKS = {
+    "ink": "#221d30",
+    "muted": "#6b6480",
+    "rule": "#dcd7e6",
+    "accent": "#4a3a99",
+    "eosin": "#b8295f",
+    "soft": "#b5add6",
+}
+
+
+def colormap(name: str) -> Colormap:
+    """Return a colour map, with missing values drawn as nothing."""
+    found = matplotlib.colormaps[name].copy()
+    found.set_bad((0.0, 0.0, 0.0, 0.0))
+    return found
+
+
+def stops(name: str, *, count: int = 64) -> list[str]:
+    """Return ``count`` evenly spaced colours of a map as ``#rrggbb``, low end first."""
+    return [to_hex(colour) for colour in matplotlib.colormaps[name](np.linspace(0.0, 1.0, count))]
+
+
+def value_range(*arrays: np.ndarray | None, percent: float = 99.5) -> tuple[float, float]:
+    """Return a common colour range of the arrays: least value to the ``percent``-th percentile, never empty.
+
+    One outlying spot must not turn all others the same colour, hence a percentile at the upper end.
+    """
+    known = [array[np.isfinite(array)] for array in arrays if array is not None]
+    together = np.concatenate(known) if known else np.zeros(0)
+    if together.size == 0:
+        return 0.0, 1.0
+    low, high = float(together.min()), float(np.percentile(together, percent))
+    return (low, high) if high > low else (low, low + (abs(low) or 1.0))
+
+
+def width_range(width: np.ndarray | None) -> tuple[float, float]:
+    """Return a colour range of interval widths; from zero where all are equal, so that a constant is not drawn as a contrast."""
+    low, high = value_range(width)
+    return (0.0, high) if high - low < 0.01 * abs(high) else (low, high)
+
+
+def error_range(error: np.ndarray | None, *, percent: float = 99.0) -> tuple[float, float]:
+    """Return a colour range of errors that is symmetric about zero."""
+    known = np.abs(error[np.isfinite(error)]) if error is not None else np.zeros(0)
+    top = float(np.percentile(known, percent)) if known.size else 1.0
+    top = top if top > 0 else 1.0
+    return -top, top

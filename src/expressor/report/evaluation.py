@@ -1,0 +1,147 @@
+"""Turns ``evaluation.csv`` into the few tables a reader needs, and never one kind of number into another.
+
+The file is tidy: one row a number. ``method``, ``metric`` and ``value`` must be there. Understood besides: ``scale`` (of the
+targets), ``section`` (``all``, or a section's name), ``unit``, ``low``, ``high`` (95 % interval), ``n_undefined``, ``kind``
+(``model``, ``rival`` or ``control``), ``source`` (``measured`` or ``claimed``), and ``reference``: where it names a method, the row is the paired
+difference to that method.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from expressor.core.errors import FormatError
+
+OVERALL = ("all", "mean", "overall", "", "nan", "none")
+HEADLINES = ("pcc", "pearson", "mean_pcc", "pcc_mean")
+SCALES = {"log1p_cp10k": "normalised counts", "log1p_counts": "raw counts"}
+_CONTROL = re.compile(r"ridge|mean|library|permut|colou?r|descriptor|null", re.IGNORECASE)
+_MODEL = re.compile(r"dkgsb|^agl$", re.IGNORECASE)
+KINDS = ("model", "rival", "control")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with its 95 % interval (NaN where not known) and how many genes it leaves out as undefined."""
+
+    value: float
+    low: float
+    high: float
+    n_undefined: int
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it has an interval."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
+
+def tidy(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Complete the columns of an evaluation table and give them their kinds.
+
+    Raises
+    ------
+    FormatError
+        ``method``, ``metric`` or ``value`` is missing.
+    """
+    columns = [
+        "method",
+        "scale",
+        "section",
+        "metric",
+        "unit",
+        "value",
+        "low",
+        "high",
+        "n_undefined",
+        "kind",
+        "source",
+        "reference",
+    ]
+    if evaluation.empty:
+        return pd.DataFrame(columns=columns)
+    missing = {"method", "metric", "value"} - set(evaluation.columns)
+    if missing:
+        raise FormatError(
+            f"evaluation.csv lacks the columns {sorted(missing)}", got=", ".join(map(str, evaluation.columns))
+        )
+    table = evaluation.reindex(columns=columns).copy()
+    for name in ("value", "low", "high", "n_undefined"):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    for name in ("method", "scale", "section", "metric", "unit", "kind", "source", "reference"):
+        table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
+    table["n_undefined"] = table["n_undefined"].fillna(0).astype(int)
+    table["section"] = [("all" if one.lower() in OVERALL else one) for one in table["section"]]
+    table["source"] = table["source"].replace("", "measured")
+    table["kind"] = [one if one in KINDS else guess_kind(method) for one, method in zip(table["kind"], table["method"])]
+    return table
+
+
+def guess_kind(method: str) -> str:
+    """Return ``"model"``, ``"control"`` or ``"rival"`` from a method's name, for tables that do not say."""
+    return "model" if _MODEL.search(method) else "control" if _CONTROL.search(method) else "rival"
+
+
+def headline_metric(table: pd.DataFrame) -> str | None:
+    """Return the metric of the headline: the correlation where there is one, else the first metric of the table."""
+    found = list(dict.fromkeys(table["metric"]))
+    return next((one for one in HEADLINES if one in found), found[0] if found else None)
+
+
+def scales(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the target scales of a tidy table, normalised counts first."""
+    found = list(dict.fromkeys(table["scale"]))
+    return tuple([one for one in SCALES if one in found] + [one for one in found if one not in SCALES])
+
+
+def scale_words(scale: str) -> str:
+    """Return a target scale in words: what was compared, as in "on normalised counts"."""
+    return SCALES.get(scale, scale or "targets as measured")
+
+
+def scores(table: pd.DataFrame, metric: str, *, source: str = "measured") -> dict[str, dict[str, Score]]:
+    """Return method -> scale -> overall score of one metric; models first, then rivals, then controls.
+
+    Where a method has rows of single sections only, the score is their mean, without an interval.
+    """
+    mine = table[(table["metric"] == metric) & (table["source"] == source) & (table["reference"] == "")]
+    rank = {kind: position for position, kind in enumerate(KINDS)}
+    methods = sorted(dict.fromkeys(zip(mine["method"], mine["kind"])), key=lambda one: rank[one[1]])
+    return {
+        method: {
+            scale: _overall(rows)
+            for scale, rows in mine[mine["method"] == method].groupby("scale", sort=False)
+            if len(rows)
+        }
+        for method in dict.fromkeys(name for name, _ in methods)
+    }
+
+
+def kinds(table: pd.DataFrame) -> dict[str, str]:
+    """Return method -> kind."""
+    return dict(zip(table["method"], table["kind"]))
+
+
+def differences(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the paired differences of one metric over all sections: method, reference, scale, value, low, high."""
+    mine = table[(table["metric"] == metric) & (table["reference"] != "") & (table["section"] == "all")]
+    return mine[["method", "reference", "scale", "value", "low", "high"]].reset_index(drop=True)
+
+
+def per_section(table: pd.DataFrame, metric: str, scale: str) -> pd.DataFrame:
+    """Return one metric of single sections, (method, section); methods in the table's order, NaN where there is no row."""
+    mine = table[
+        (table["metric"] == metric) & (table["scale"] == scale) & (table["source"] == "measured")
+        & (table["reference"] == "") & (table["section"] != "all")
+    ]  # fmt: skip
+    wide = mine.pivot_table(index="method", columns="section", values="value", aggfunc="mean", dropna=False, sort=False)
+    return wide.reindex([one for one in scores(table, metric) if one in wide.index])
+
+
+def _overall(rows: pd.DataFrame) -> Score:
+    whole = rows[rows["section"] == "all"]
+    if len(whole):
+        row = whole.iloc[0]
+        return Score(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n_undefined"]))
+    return Score(float(rows["value"].mean()), float("nan"), float("nan"), int(rows["n_undefined"].max()))

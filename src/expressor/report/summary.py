@@ -1,0 +1,131 @@
+"""Says in plain sentences what the numbers of a run allow one to say, and no more."""
+
+import math
+
+import pandas as pd
+
+from expressor.report import evaluation as reading
+from expressor.report.run import Run
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a number with a true minus sign; an en dash where it is not finite."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "") if float(text) == 0 else text.replace("-", MINUS)
+
+
+def probability(value: float) -> str:
+    """Return a p or q value to two significant digits, ``< 0.001`` below that."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def count(quantity: int, noun: str, plural: str | None = None) -> str:
+    """Return ``"1 gene"``, ``"1,250 genes"``."""
+    return f"{quantity:,} {noun if quantity == 1 else plural or noun + 's'}"
+
+
+def sentences(run: Run) -> list[str]:
+    """Return what a reader should know first: trust, accuracy beside the best control, and warnings.
+
+    Parameters
+    ----------
+    run
+        The run.
+    """
+    return [*_on_trust(run), *_on_accuracy(run.evaluation), *_on_library_size(run.evaluation), *_on_measured(run)]
+
+
+def _on_trust(run: Run) -> list[str]:
+    verdicts = [one for one in run.gene_table["trusted"] if one is not None]
+    if not verdicts:
+        return ["No verdict on single genes is known for this run: treat every map as unproven."]
+    good = sum(verdicts)
+    if good == 0:
+        return [f"None of {count(len(verdicts), 'gene')} passed the test for trust: treat every map as unproven."]
+    if good == len(verdicts):
+        return [f"All {count(good, 'gene')} passed the test for trust."]
+    return [
+        f"{good:,} of {count(len(verdicts), 'gene')} passed the test for trust; read the maps of the others as unproven."
+    ]
+
+
+def _on_accuracy(evaluation: pd.DataFrame) -> list[str]:
+    table = reading.tidy(evaluation)
+    metric = reading.headline_metric(table)
+    if metric is None:
+        return []
+    scores, kinds = reading.scores(table, metric), reading.kinds(table)
+    scale = reading.scales(table)[0]
+    known = {name: one[scale] for name, one in scores.items() if scale in one and math.isfinite(one[scale].value)}
+    model = next((name for name in known if kinds[name] == "model"), None)
+    if model is None:
+        return []
+    said = [
+        f"{model} reaches a mean {_metric_words(metric)} of {_with_interval(known[model])} on {reading.scale_words(scale)}."
+    ]
+    controls = {name: one for name, one in known.items() if kinds[name] == "control"}
+    if controls:
+        best = max(controls, key=lambda name: controls[name].value)
+        said.append(_against(table, metric, scale, model, best, controls[best]))
+    return said
+
+
+def _against(table: pd.DataFrame, metric: str, scale: str, model: str, control: str, score: reading.Score) -> str:
+    found = reading.differences(table, metric)
+    paired = found[(found["method"] == model) & (found["reference"] == control) & (found["scale"] == scale)]
+    if paired.empty:
+        return f"The strongest control, {control}, reaches {_with_interval(score)}; without a paired interval neither is shown to be better."
+    row = paired.iloc[0]
+    words = f"paired difference {number(row['value'], 3)}, 95 % interval {number(row['low'], 3)} to {number(row['high'], 3)}"
+    if row["low"] > 0:
+        return f"That is better than the strongest control, {control} ({words})."
+    if row["high"] < 0:
+        return f"That is worse than the strongest control, {control} ({words})."
+    return f"That cannot be told apart from the strongest control, {control} ({words})."
+
+
+def _on_library_size(evaluation: pd.DataFrame) -> list[str]:
+    """Warn where the size of the library alone explains as much as the model."""
+    table = reading.tidy(evaluation)
+    metric = reading.headline_metric(table)
+    if metric is None:
+        return []
+    scores, kinds = reading.scores(table, metric), reading.kinds(table)
+    model = next((name for name in scores if kinds[name] == "model"), None)
+    library = next((name for name in scores if "library" in name.lower()), None)
+    if model is None or library is None:
+        return []
+    for scale, score in scores[library].items():
+        if scale in scores[model] and score.value >= scores[model][scale].value:
+            return [
+                f"On {reading.scale_words(scale)} the library size alone reaches {number(score.value)}, which is no less than "
+                f"{model} ({number(scores[model][scale].value)}): there a high correlation says little about genes."
+            ]
+    return []
+
+
+def _on_measured(run: Run) -> list[str]:
+    if run.values("measured") is not None:
+        return []
+    return [
+        "Nothing was measured in these sections, so nothing here can be checked against the truth; what is said of single genes "
+        "comes from the tissue the model was fitted and checked on."
+    ]
+
+
+def _metric_words(metric: str) -> str:
+    return "correlation" if metric in reading.HEADLINES else metric
+
+
+def _with_interval(score: reading.Score) -> str:
+    return (
+        f"{number(score.value)} (95 % interval {number(score.low)} to {number(score.high)})"
+        if score.is_bounded
+        else number(score.value)
+    )
