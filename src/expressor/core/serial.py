@@ -137,6 +137,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise FormatError(f"{path} is not a file")
         if size > MAX_JSON_BYTES:
             raise FormatError(f"{path} is too large", expected=f"at most {MAX_JSON_BYTES} bytes", got=f"{size} bytes")
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)

@@ -26,8 +26,6 @@ from expressor.estimator.errors import NotFittedError
 from expressor.estimator.provenance import environment, provenance
 from expressor.genes.vocab import GeneVocab
 
-MODEL_MARK = "config.json"
-
 
 @dataclasses.dataclass
 class State:
@@ -222,7 +220,7 @@ class Estimator(BaseEstimator, ABC):
             The folder exists and is not a saved model, or cannot be written. Nothing is lost then.
         """
         self._check_fitted()
-        return storage.write_folder(Path(folder), self._write, mark=MODEL_MARK)
+        return storage.write_folder(Path(folder), self._write, mark=storage.CONFIG)
 
     @classmethod
     def card(cls) -> Card:
@@ -306,20 +304,14 @@ class Estimator(BaseEstimator, ABC):
             "parameters": self._parameters(),
             "fitted": {**to_plain(state.values), "data_fingerprint_": self.data_fingerprint_},
         }
-        write_json(folder / MODEL_MARK, config)
-        arrays = storage.pack_arrays({**state.arrays, "history_": self.history_})
-        np.savez(folder / "state.npz", allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        storage.write_npz(folder / "state.npz", storage.pack_arrays({**state.arrays, "history_": self.history_}))
         if state.tensors:
-            from safetensors.torch import save_file
-
-            save_file(
-                {name: one.detach().cpu().contiguous() for name, one in state.tensors.items()},
-                folder / "model.safetensors",
-            )
+            storage.write_tensors(folder / "model.safetensors", state.tensors)
         self.genes_in_.write(folder / "genes.tsv")
         self.history_.to_csv(folder / "history.csv", index=False)
         write_json(folder / "environment.json", self.environment_)
         (folder / "README.md").write_text(self._model_card(), encoding="utf-8")
+        storage.seal(folder, config)
 
     def _model_card(self) -> str:
         card = self.card()
@@ -346,19 +338,29 @@ def load(folder: str | Path) -> Any:
         kind = registry.load(config["system"])
     except DataError as error:
         raise FormatError(f"{folder} was saved by a system that is not installed ({config['system']!r})") from error
-    model = kind(**_typed(kind, config["parameters"]))
-    fitted = dict(config["fitted"])
-    arrays = storage.unpack_arrays(storage.read_npz(folder / "state.npz"))
     try:
+        model = kind(**_typed(kind, config["parameters"]))
+        fitted = dict(config["fitted"])
+        arrays = storage.unpack_arrays(storage.read_npz(folder / "state.npz"))
         model.data_fingerprint_ = str(fitted.pop("data_fingerprint_"))
         model.history_ = arrays.pop("history_")
         model.genes_in_ = GeneVocab.read(folder / "genes.tsv")
         model.n_features_in_ = len(model.genes_in_)
-        model.environment_ = read_json(folder / "environment.json")
-        model._restore(State(fitted, arrays, storage.read_tensors(folder / "model.safetensors")))
+        model.environment_ = dict(read_json(folder / "environment.json"))
+        tensors = storage.read_tensors(folder / "model.safetensors") if "model.safetensors" in config["sha256"] else {}
+        model._restore(State(fitted, arrays, tensors))
     except FormatError:
         raise
-    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         # Files that are each readable and do not fit together: the parts come from different models, or one was altered.
         raise FormatError(f"the parts of {folder} do not fit together ({type(error).__name__}: {error})") from error
     return model

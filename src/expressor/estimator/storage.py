@@ -1,7 +1,7 @@
 """The saved model: a folder of JSON, safetensors, TSV and npz files; a written format with a version, and no pickle.
 
 ====================  ==========================================================================
-``config.json``       schema version, package version, system, parameters, small fitted values
+``config.json``       schema version, package version, system, parameters, small fitted values, digests of all that is read
 ``model.safetensors``  tensors of the network (absent where there is no network)
 ``genes.tsv``         the genes of the fit, in order, with their hash
 ``state.npz``         fitted arrays and tables; no object arrays, members stored uncompressed
@@ -11,13 +11,19 @@
 ====================  ==========================================================================
 
 A folder is written under a temporary name and renamed when complete. Loading needs no training data, runs no code from the
-files, and checks every declared size against the bytes that are there before it allocates.
+files, refuses files that differ from their digests (SHA-256), and checks every declared size against the bytes that are there
+before it allocates. ``README.md`` and ``history.csv`` are for people and may be edited.
 """
 
+import contextlib
+import hashlib
+import json
 import math
 import os
 import shutil
+import struct
 import tempfile
+import tokenize
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +33,11 @@ import numpy as np
 import pandas as pd
 
 from expressor.core.errors import DataError, FormatError
-from expressor.core.serial import read_json
+from expressor.core.serial import read_json, to_plain, write_json
 
 SCHEMA = 1
+CONFIG = "config.json"
+READ_BACK = ("environment.json", "genes.tsv", "model.safetensors", "state.npz")
 _TABLE = "table:"
 _SERIES = "series:"
 _ARRAY = "array:"
@@ -96,6 +104,26 @@ def _text(array: np.ndarray) -> np.ndarray:
     return array.astype(object) if array.dtype.kind == "U" else array
 
 
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write plain arrays as an uncompressed npz file whose bytes depend on the arrays alone."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def write_tensors(path: Path, tensors: dict[str, Any]) -> None:
+    """Write torch tensors as a safetensors file; each becomes a copy of its own on the CPU."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: one.detach().cpu().clone().contiguous() for name, one in tensors.items()}, path)
+    except SafetensorError as error:
+        # Its message holds the system's own, such as that no space is left.
+        raise OSError(str(error)) from error
+
+
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read an npz file of plain arrays; sizes in headers must match the bytes that are there.
 
@@ -107,16 +135,20 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = {}
-            for member in archive.infolist():
-                if member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size:
-                    raise FormatError(f"member {member.filename!r} of {path} is compressed or has a false size")
+            members = archive.infolist()
+            if any(one.compress_type != zipfile.ZIP_STORED for one in members):
+                raise FormatError(f"{path} has compressed members", expected="members stored as they are")
+            # Together, because members may be laid one over another.
+            if sum(one.file_size for one in members) > path.stat().st_size:
+                raise FormatError(f"{path} has members of false sizes")
+            for member in members:
                 with archive.open(member) as file:
                     found[member.filename.removesuffix(".npy")] = _read_npy(file, member.file_size)
         return found
     except FormatError:
         raise
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, SyntaxError, EOFError, NotImplementedError, TypeError,
-            RuntimeError, OverflowError) as error:  # fmt: skip
+    except (OSError, zipfile.BadZipFile, struct.error, tokenize.TokenError, ArithmeticError, AttributeError, EOFError, LookupError,
+            MemoryError, RuntimeError, SyntaxError, TypeError, ValueError) as error:  # fmt: skip
         raise FormatError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 
 
@@ -145,25 +177,72 @@ def read_tensors(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 
 
+def seal(folder: Path, config: dict[str, Any]) -> None:
+    """Write ``config.json`` with the digests of what it holds and of the files that will be read back; written last."""
+    digests = {name: _digest_of_file(folder / name) for name in READ_BACK if (folder / name).exists()}
+    plain = to_plain(config)
+    write_json(folder / CONFIG, {**plain, "sha256": {CONFIG: _digest_of_config(plain), **digests}})
+
+
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check ``config.json`` of a saved model."""
+    """Read ``config.json`` of a saved model and make sure that nothing was altered since it was written.
+
+    Returns
+    -------
+    The configuration; under ``"sha256"`` the digests by file name.
+
+    Raises
+    ------
+    FormatError
+        The folder is not a saved model, was saved by a newer version, lacks a file, or a file does not match its digest.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FormatError(f"{folder} is not a folder", expected="the folder of a saved model")
-    config = read_json(folder / "config.json")
-    keys = {"schema", "version", "system", "parameters", "fitted"}
-    if not isinstance(config, dict) or not keys <= set(config):
-        raise FormatError(f"{folder}/config.json is not of a saved model", expected=f"keys {sorted(keys)}")
-    if not isinstance(config["schema"], int) or not 1 <= config["schema"] <= SCHEMA:
+    config = read_json(folder / CONFIG)
+    kinds = {"schema": int, "version": str, "system": str, "parameters": dict, "fitted": dict}
+    if not isinstance(config, dict) or any(not isinstance(config.get(key), kind) for key, kind in kinds.items()):
+        raise FormatError(f"{folder / CONFIG} is not of a saved model", expected=f"keys {', '.join(kinds)}")
+    if not 1 <= config["schema"] <= SCHEMA:
         raise FormatError(
             f"{folder} has an unknown schema version",
             expected=f"at most {SCHEMA}",
             got=repr(config["schema"]),
             fix="Upgrade expressor to load a model saved by a newer version.",
         )
-    if not isinstance(config["fitted"], dict) or not isinstance(config["system"], str):
-        raise FormatError(f"{folder}/config.json is not of a saved model")
+    _check_digests(folder, config)
     return config
+
+
+def _check_digests(folder: Path, config: dict[str, Any]) -> None:
+    digests = config.get("sha256")
+    if not isinstance(digests, dict):
+        raise FormatError(f"{folder / CONFIG} has no digests", expected="a key sha256")
+    rest = {key: value for key, value in config.items() if key != "sha256"}
+    found = {CONFIG: _digest_of_config(rest)}
+    for name in READ_BACK:
+        if name in digests or name != "model.safetensors":
+            found[name] = _digest_of_file(folder / name)
+    for name, digest in found.items():
+        if digests.get(name) != digest:
+            raise FormatError(
+                f"{folder / name} was altered after it was saved, or belongs to another model",
+                fix="Restore the folder as it was saved.",
+            )
+
+
+def _digest_of_config(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    if not path.is_file():
+        raise FormatError(f"the saved model lacks {path}", fix="Restore the folder as it was saved.")
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error})") from error
 
 
 def write_folder(folder: Path, write: Callable[[Path], None], *, mark: str) -> Path:
@@ -192,14 +271,7 @@ def write_folder(folder: Path, write: Callable[[Path], None], *, mark: str) -> P
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         write(temporary)
         temporary.chmod(0o755)
-        if folder.exists():
-            # mkdtemp reserves a name for the old folder, so that there is always one complete folder to go back to.
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, old / "old")
-            os.replace(temporary, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, folder)
+        _swap(temporary, folder)
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written ({error})",
@@ -209,3 +281,24 @@ def write_folder(folder: Path, write: Callable[[Path], None], *, mark: str) -> P
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put ``new`` in the place of ``folder``; what stood there goes only when the new one stands, and comes back otherwise."""
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    try:
+        os.replace(folder, aside / "old")
+        try:
+            os.replace(new, folder)
+        except OSError:
+            os.replace(aside / "old", folder)
+            raise
+    finally:
+        # Only when the old one is back or not needed any more: `rmdir` spares a folder that is not empty.
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            aside.rmdir()
