@@ -5,7 +5,7 @@ every batch normalisation folded into the convolution before it, which is exact 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from expressor.core.errors import DataError, FormatError
 from expressor.core.optional import need
 from expressor.encoders.cards import WEIGHTS_SHA256
-from expressor.encoders.device import choose_device
+from expressor.encoders.device import choose_device, run_in_micro_batches
 from expressor.encoders.registry import EncoderCard
 
 # (repeats, kernel, stride, expansion, channels out) of the seven stages; the stem has 32 channels, the head 1280.
@@ -31,9 +31,8 @@ _STAGES = (
 )
 _STEM, _HEAD = 32, 1280
 _EPSILON = 1e-3
-# Eight patches keep the widest activations near the processor's cache: twice as fast as 32 (measured, 2 cores). Every call of
-# the network has exactly this many, so a patch's features do not depend on its neighbours or on its place.
 MICRO_BATCH = 8
+"""Patches a call of the network: so few keep the widest activations near the processor's cache, 1.6 times as fast as 32."""
 
 
 class FoldedConv(nn.Module):
@@ -102,7 +101,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class EfficientNetEncoder:
-    """EfficientNet-Lite0 as an :class:`~expressor.encoders.registry.Encoder`; the pooled feature is the mean of the 49 tokens."""
+    """EfficientNet-Lite0 as an :class:`~expressor.encoders.Encoder`; the pooled feature is the mean of the 49 tokens."""
 
     def __init__(self, card: EncoderCard, network: EfficientNetLite0, device: torch.device) -> None:
         self.card = card
@@ -114,27 +113,19 @@ class EfficientNetEncoder:
         self._scale, self._shift = 1.0 / (255.0 * std), -mean / std
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """See :class:`~expressor.encoders.registry.Encoder`."""
-        return self._run(pixels, lambda maps: maps.mean(dim=(2, 3)), (self.card.dim,))
+        """See :class:`~expressor.encoders.Encoder`."""
+        return run_in_micro_batches(
+            lambda x: self._maps(x).mean(dim=(2, 3)), pixels, size=MICRO_BATCH, device=self._device
+        )
 
     def tokens(self, pixels: np.ndarray) -> np.ndarray:
-        """See :class:`~expressor.encoders.registry.Encoder`."""
-        shape = (self.card.tokens, self.card.dim)
-        return self._run(pixels, lambda maps: maps.flatten(2).transpose(1, 2), shape)
+        """See :class:`~expressor.encoders.Encoder`."""
+        return run_in_micro_batches(
+            lambda x: self._maps(x).flatten(2).transpose(1, 2), pixels, size=MICRO_BATCH, device=self._device
+        )
 
-    def _run(
-        self, pixels: np.ndarray, pool: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]
-    ) -> np.ndarray:
-        out = np.empty((len(pixels), *shape), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(pixels), MICRO_BATCH):
-                some = pixels[start : start + MICRO_BATCH]
-                full = np.zeros((MICRO_BATCH, *some.shape[1:]), dtype=np.uint8)
-                full[: len(some)] = some
-                # Channels last is how the pixels lie in memory already: the permutation copies nothing.
-                x = torch.from_numpy(full).to(self._device).permute(0, 3, 1, 2).float() * self._scale + self._shift
-                out[start : start + len(some)] = pool(self.network(x))[: len(some)].cpu().numpy()
-        return out
+    def _maps(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x.float() * self._scale + self._shift)
 
 
 def load(card: EncoderCard, device: str = "auto") -> EfficientNetEncoder:
