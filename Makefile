@@ -11,7 +11,7 @@ help:  ## list the commands
 
 $(VENV)/core: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) pip
+	$(PIP) --upgrade 'pip>=25.1'
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[demo]'
 	@touch $@
