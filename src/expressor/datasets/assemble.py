@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from expressor.core.errors import DataError, FormatError
+from expressor.data import keys
 from expressor.data.images import open_image
 
 THUMBNAIL_PX = 1024
@@ -47,23 +48,26 @@ def read_local(path: Path) -> ad.AnnData:
         ) from error
 
 
-def spatial_entry(image: Path, *, um_per_px: float, spot_diameter_um: float, technology: str) -> dict[str, Any]:
+def spatial_entry(
+    image: Path, *, um_per_px: float, spot_diameter_um: float, pitch_um: float, technology: str
+) -> dict[str, Any]:
     """Return the ``uns["spatial"]`` entry of one section whose picture is the file ``image``."""
     with open_image(image, um_per_px=um_per_px) as opened:
         width, height = opened.width, opened.height
         small = opened.thumbnail(THUMBNAIL_PX)
     return {
-        "images": {"hires": small},
-        "scalefactors": {
-            "spot_diameter_fullres": spot_diameter_um / um_per_px,
-            "tissue_hires_scalef": small.shape[1] / width,
-            "microns_per_pixel": um_per_px,
+        keys.IMAGES: {keys.HIRES: small},
+        keys.SCALEFACTORS: {
+            keys.SPOT_DIAMETER: spot_diameter_um / um_per_px,
+            keys.HIRES_SCALE: small.shape[1] / width,
+            keys.UM_PER_PX: um_per_px,
         },
-        "metadata": {
-            "image": str(image.absolute()),
-            "image_width": width,
-            "image_height": height,
-            "technology": technology,
+        keys.METADATA: {
+            keys.IMAGE: str(image.absolute()),
+            keys.IMAGE_WIDTH: width,
+            keys.IMAGE_HEIGHT: height,
+            keys.TECHNOLOGY: technology,
+            keys.PITCH_UM: pitch_um,
         },
     }
 
@@ -77,6 +81,7 @@ def place(
     points: np.ndarray,
     um_per_px: float,
     spot_diameter_um: float,
+    pitch_um: float,
     technology: str,
     keep: Sequence[str] = (),
 ) -> ad.AnnData:
@@ -92,15 +97,17 @@ def place(
         Micrometres per pixel of ``image``.
     """
     obs = adata.obs[[key for key in keep if key in adata.obs]].copy()
-    obs.insert(0, "section", pd.Categorical([section] * adata.n_obs))
+    obs.insert(0, keys.SECTION, pd.Categorical([section] * adata.n_obs))
     if patient is not None:
-        obs.insert(1, "patient", pd.Categorical([patient] * adata.n_obs))
+        obs.insert(1, keys.PATIENT, pd.Categorical([patient] * adata.n_obs))
     counts = sparse.csr_matrix(adata.X, dtype=np.float32)
     obs["total_counts"] = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel().astype(np.int64)
     placed = ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=adata.var_names.astype(str)))
-    placed.obsm["spatial"] = np.asarray(points, dtype=np.float64)
-    placed.uns["spatial"] = {
-        section: spatial_entry(image, um_per_px=um_per_px, spot_diameter_um=spot_diameter_um, technology=technology)
+    placed.obsm[keys.SPATIAL] = np.asarray(points, dtype=np.float64)
+    placed.uns[keys.SPATIAL] = {
+        section: spatial_entry(
+            image, um_per_px=um_per_px, spot_diameter_um=spot_diameter_um, pitch_um=pitch_um, technology=technology
+        )
     }
     return placed
 
@@ -116,5 +123,5 @@ def join(parts: Sequence[ad.AnnData]) -> ad.AnnData:
             del part.obsm[key]
     joined = ad.concat(parts, join="outer", fill_value=0)
     joined.X = sparse.csr_matrix(joined.X, dtype=np.float32)
-    joined.uns["spatial"] = {name: entry for part in parts for name, entry in part.uns["spatial"].items()}
+    joined.uns[keys.SPATIAL] = {name: entry for part in parts for name, entry in part.uns[keys.SPATIAL].items()}
     return joined

@@ -18,6 +18,7 @@ SECTIONS = ("A1", "B4", "C2", "C3", "C4", "C5", "C6")
 
 RESOLUTIONS = ("sample", "full")
 SPOT_DIAMETER_UM = 100.0
+PITCH_UM = 200.0
 TECHNOLOGY = "Spatial Transcriptomics"
 LICENCE = "CC BY 4.0"
 CITATION = (
@@ -84,6 +85,7 @@ def _sample(wanted: list[str]) -> ad.AnnData:
             SAMPLE / str(entry["metadata"]["image"]),
             um_per_px=float(entry["scalefactors"]["microns_per_pixel"]),
             spot_diameter_um=SPOT_DIAMETER_UM,
+            pitch_um=PITCH_UM,
             technology=TECHNOLOGY,
         )
     return adata
@@ -103,6 +105,7 @@ def _full(section: str) -> tuple[ad.AnnData, str]:
         points=np.asarray(adata.obsm["spatial"], dtype=np.float64) * scale,
         um_per_px=float(adata.uns["um_per_px"]) / scale,
         spot_diameter_um=SPOT_DIAMETER_UM,
+        pitch_um=PITCH_UM,
         technology=TECHNOLOGY,
         keep=("array_x", "array_y", "cluster", "pathologist"),
     )

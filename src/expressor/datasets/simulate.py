@@ -168,7 +168,13 @@ def _put_on_glass(adata: ad.AnnData) -> None:
         points[rows] = grid_points(len(rows)) * PITCH_UM
         entries[section] = {
             keys.SCALEFACTORS: {keys.SPOT_DIAMETER: PITCH_UM / 2, keys.UM_PER_PX: 1.0},
-            keys.METADATA: {keys.IMAGE: "", keys.IMAGE_WIDTH: 0, keys.IMAGE_HEIGHT: 0, keys.TECHNOLOGY: "simulated"},
+            keys.METADATA: {
+                keys.IMAGE: "",
+                keys.IMAGE_WIDTH: 0,
+                keys.IMAGE_HEIGHT: 0,
+                keys.TECHNOLOGY: "simulated",
+                keys.PITCH_UM: PITCH_UM,
+            },
         }
     adata.obsm[keys.SPATIAL] = points
     adata.uns[keys.SPATIAL] = entries

@@ -236,5 +236,6 @@ def _save_picture(picture: np.ndarray, path: Path, um_per_px: float) -> dict[str
             keys.IMAGE_WIDTH: width,
             keys.IMAGE_HEIGHT: height,
             keys.TECHNOLOGY: "simulated",
+            keys.PITCH_UM: PITCH_UM,
         },
     }
