@@ -60,7 +60,7 @@ def decoding(path: object) -> Iterator[None]:
     """
     try:
         yield
-    except (ExpressorError, KeyboardInterrupt):
+    except ExpressorError:
         raise
     except MemoryError as error:
         raise DataError(

@@ -13,7 +13,15 @@ from expressor.core.log import logger
 from expressor.data import keys
 from expressor.data.images import TissueImage, open_image
 from expressor.data.patches import HestPatches, Patches, PatchSpec
-from expressor.data.spatial import check_spatial, image_path, microns_per_pixel, sections
+from expressor.data.spatial import (
+    check_spatial,
+    coordinates,
+    image_path,
+    image_size,
+    microns_per_pixel,
+    section_of,
+    sections,
+)
 from expressor.encoders.cache import FeatureCache, open_cache
 from expressor.encoders.encoding import encode
 from expressor.encoders.registry import Encoder
@@ -75,7 +83,7 @@ def image_features(
     model = load_encoder(encoder) if isinstance(encoder, str) else encoder
     spec = PatchSpec(size_um=model.card.patch_um if patch_um is None else patch_um, px=model.card.input_px)
     store = open_cache(cache)
-    labels = adata.obs[keys.SECTION].astype(str).to_numpy()
+    labels = section_of(adata).to_numpy()
     features: np.ndarray | None = None
     for section in sections(adata):
         rows = np.flatnonzero(labels == section)
@@ -98,42 +106,35 @@ def _patches(
     if cut_before and section not in images:
         yield HestPatches(cut_before).named(adata.obs_names[rows].to_numpy())
         return
-    centres = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)[rows]
-    image, scale = _open(adata, section, entry, images)
+    image, factor = _open(adata, section, entry, images)
     with image:
-        yield Patches(image, centres * scale, spec)
+        yield Patches(image, coordinates(adata)[rows] * factor, spec)
 
 
 def _open(
     adata: AnnData, section: str, entry: Mapping[str, Any], images: dict[str, str | Path]
 ) -> tuple[TissueImage, float]:
+    """Open a section's image; the factor turns full-resolution pixels into pixels of it."""
     um_per_px = microns_per_pixel(adata, section)
-    path = images.get(section, image_path(adata, section))
-    if path:
-        image = open_image(path, um_per_px=um_per_px)
-        metadata = entry.get(keys.METADATA, {})
-        stated = (int(metadata.get(keys.IMAGE_WIDTH, 0)), int(metadata.get(keys.IMAGE_HEIGHT, 0)))
-        if all(stated) and stated != (image.width, image.height):
-            found = f"{image.width} x {image.height} px"
-            image.close()
-            raise DataError(
-                f"the image {path} of section {section!r} is not the one that the coordinates belong to",
-                expected=f"{stated[0]} x {stated[1]} px",
-                got=found,
-                fix="Give the full-resolution image, or bring the coordinates and um/px to the scale of this one.",
-            )
-        return image, 1.0
     hires = entry.get(keys.IMAGES, {}).get(keys.HIRES)
-    if hires is None:
+    factor = entry.get(keys.SCALEFACTORS, {}).get(keys.HIRES_SCALE)
+    named = images.get(section) or entry.get(keys.METADATA, {}).get(keys.IMAGE)
+    if not named and hires is not None and factor is not None:
+        scale = um_per_px / float(factor)
+        logger.info("section %s names no image file; its patches come from the preview at %.3g um/px", section, scale)
+        return open_image(np.asarray(hires), um_per_px=scale), float(factor)
+    path = Path(images[section]) if section in images else image_path(adata, section)
+    image = open_image(path, um_per_px=um_per_px)
+    stated = image_size(adata, section)
+    if stated is not None and stated != (image.width, image.height):
+        image.close()
         raise DataError(
-            f"section {section!r} has no image",
-            fix=f"Give its path with images={{{section!r}: ...}} or in uns['spatial'][{section!r}]['metadata']['image'].",
+            f"the image {path} is not the one that the positions of section {section!r} belong to",
+            expected=f"{stated[0]} x {stated[1]} px",
+            got=f"{image.width} x {image.height} px",
+            fix="Give the full-resolution image, or bring positions and um per pixel to the scale of this one.",
         )
-    scale = float(entry[keys.SCALEFACTORS][keys.HIRES_SCALE])
-    logger.info(
-        "section %s has no image file; its patches come from the preview at %.3g um/px", section, um_per_px / scale
-    )
-    return open_image(np.asarray(hires), um_per_px=um_per_px / scale), scale
+    return image, 1.0
 
 
 def _precomputed(adata: AnnData, key: str) -> np.ndarray:

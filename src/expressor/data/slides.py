@@ -1,0 +1,282 @@
+"""Pixels of TIFF files (through tifffile) and whole-slide formats (through openslide), read tile by tile."""
+
+import math
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from expressor.core.errors import ExpressorError, FormatError, MissingExtra
+from expressor.core.optional import need
+from expressor.data.pixels import PixelSource, WholeSource, decoding
+
+# Decoded tiles that are kept, because neighbouring patches share them.
+_KEPT_BYTES = 128 * 2**20
+_LARGEST_TILE = 64_000_000
+_MOST_LEVELS = 32
+# Rows of an uncompressed image without tiles that are read at a time.
+_ROWS = 64
+_OME_SIZE = re.compile(r'PhysicalSizeX="([0-9.eE+-]+)"')
+_OME_UNIT = re.compile(r'PhysicalSizeXUnit="([^"]*)"')
+
+
+def open_tiff(path: Path, *, max_pixels: int) -> PixelSource:
+    """Open a TIFF in the way that can decode it.
+
+    tifffile where it has the codec; else openslide for tiled files where it is installed; else Pillow, which decodes the whole
+    image at once.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged, or not a colour or grey image of 8 or 16 bits.
+    MissingExtra
+        tifffile is not installed, or the file is large and its compression needs the package imagecodecs.
+    """
+    tifffile = need("tifffile", extra="histology", purpose="read TIFF images")
+    with decoding(path):
+        file = tifffile.TiffFile(path)
+    try:
+        return TiffSource(path, file)
+    except _NoCodec as error:
+        file.close()
+        missing = error
+    except BaseException:
+        file.close()
+        raise
+    if missing.is_tiled:
+        try:
+            return SlideSource(path)
+        except (MissingExtra, FormatError):
+            # Not installed, or not a layout that it reads: Pillow may still decode the whole.
+            pass
+    if missing.pixels > max_pixels:
+        raise MissingExtra(
+            f"{path} has {missing.pixels} pixels in {missing} compression, which needs 'imagecodecs' to be read tile by tile",
+            fix="Install it with: pip install imagecodecs",
+        )
+    return WholeSource(path, kind="TIFF", max_pixels=max_pixels)
+
+
+class _NoCodec(ExpressorError):
+    """The installed tifffile cannot decode this compression."""
+
+    def __init__(self, name: str, *, is_tiled: bool, pixels: int) -> None:
+        super().__init__(name)
+        self.is_tiled, self.pixels = is_tiled, pixels
+
+
+class TiffSource:
+    """A TIFF or OME-TIFF, pyramidal or not; only the tiles or strips under a box are decoded."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path = path
+        self._file = file
+        self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._kept_bytes = 0
+        with decoding(path):
+            series = file.series[0]
+            levels = [level for level in list(series.levels)[:_MOST_LEVELS] if level.axes == series.axes]
+            if series.axes not in ("YXS", "SYX", "YX"):
+                raise FormatError(
+                    f"{path} is not a colour or grey picture",
+                    expected="axes YXS, SYX or YX",
+                    got=f"axes {series.axes}, shape {series.shape}",
+                    fix="Export the H&E image as an RGB picture.",
+                )
+            self._layers = [_Layer(file, level.pages[0].keyframe, path) for level in levels]
+            self.um_per_px = _ome_scale(file)
+        self.sizes: tuple[tuple[int, int], ...] = tuple((layer.width, layer.height) for layer in self._layers)
+        if list(self.sizes) != sorted(self.sizes, reverse=True):
+            raise FormatError(f"the resolution levels of {path} are out of order", got=list(self.sizes))
+
+    def read(self, level: int, x0: int, y0: int, width: int, height: int) -> Image.Image:
+        """See :class:`~expressor.data.pixels.PixelSource`."""
+        layer = self._layers[level]
+        out = np.zeros((height, width, layer.samples), dtype=layer.dtype)
+        for row in range(y0 // layer.tile_height, (y0 + height - 1) // layer.tile_height + 1):
+            for column in range(x0 // layer.tile_width, (x0 + width - 1) // layer.tile_width + 1):
+                top, left = row * layer.tile_height, column * layer.tile_width
+                tile = self._tile(level, row, column)
+                lower, right = min(top + tile.shape[0], y0 + height), min(left + tile.shape[1], x0 + width)
+                upper, first = max(top, y0), max(left, x0)
+                out[upper - y0 : lower - y0, first - x0 : right - x0] = tile[
+                    upper - top : lower - top, first - left : right - left
+                ]
+        if layer.dtype == np.uint16:
+            out = np.rint(out / 257.0).astype(np.uint8)
+        return Image.fromarray(out[..., 0] if layer.samples == 1 else out[..., :3]).convert("RGB")
+
+    def preview(self, max_px: int) -> Image.Image | None:
+        """See :class:`~expressor.data.pixels.PixelSource`."""
+        return None
+
+    def close(self) -> None:
+        """See :class:`~expressor.data.pixels.PixelSource`."""
+        self._kept.clear()
+        self._file.close()
+
+    def _tile(self, level: int, row: int, column: int) -> np.ndarray:
+        layer = self._layers[level]
+        key = (level, row * layer.across + column)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        with decoding(self.path):
+            tile = layer.decode(row, column)
+        self._kept[key] = tile
+        self._kept_bytes += tile.nbytes
+        while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+        return tile
+
+
+class _Layer:
+    """One resolution level: its grid of tiles or strips, and how to decode one."""
+
+    def __init__(self, file: Any, page: Any, path: Path) -> None:
+        self._file, self._page, self._path = file, page, path
+        self.width, self.height = int(page.imagewidth), int(page.imagelength)
+        self.dtype = np.dtype(page.dtype)
+        self.samples = int(page.samplesperpixel)
+        if self.dtype not in (np.uint8, np.uint16) or self.samples not in (1, 3, 4) or page.imagedepth != 1:
+            raise FormatError(
+                f"{path} is not a colour or grey picture",
+                expected="1, 3 or 4 channels of 8 or 16 bits",
+                got=f"{self.samples} of {self.dtype}",
+            )
+        if int(page.photometric) not in (1, 2, 6):
+            # White-is-zero, palettes and CMYK: Pillow knows them.
+            raise _NoCodec(f"{page.photometric.name} colour", is_tiled=False, pixels=self.width * self.height)
+        self._planes = self.samples if int(page.planarconfig) == 2 and self.samples > 1 else 1
+        pixel_bytes = self.dtype.itemsize * self.samples // self._planes
+        self._row_bytes = self.width * pixel_bytes
+        self._is_plain = (
+            int(page.compression) == 1
+            and not page.is_tiled
+            and self._planes == 1
+            and bool(page.is_contiguous)
+            and int(page.predictor) == 1
+            and int(page.bitspersample) == self.dtype.itemsize * 8
+            and int(page.fillorder) == 1
+        )
+        if self._is_plain:
+            self.tile_width, self.tile_height = self.width, min(_ROWS, self.height)
+        elif page.is_tiled:
+            self.tile_width, self.tile_height = int(page.tilewidth), int(page.tilelength)
+        else:
+            self.tile_width, self.tile_height = self.width, int(page.rowsperstrip)
+        if min(self.width, self.height, self.tile_width, self.tile_height) < 1:
+            raise FormatError(f"{path} declares tiles or levels without pixels")
+        if self.tile_width * self.tile_height > _LARGEST_TILE:
+            raise _NoCodec("one-piece", is_tiled=False, pixels=self.width * self.height)
+        self.across, self.down = -(-self.width // self.tile_width), -(-self.height // self.tile_height)
+        self._most_bytes = 2 * self.tile_width * self.tile_height * pixel_bytes + 4096
+        if not self._is_plain and len(page.dataoffsets) < self.across * self.down * self._planes:
+            raise FormatError(
+                f"{path} lacks tiles", expected=self.across * self.down * self._planes, got=len(page.dataoffsets)
+            )
+        self._check_codec()
+
+    def decode(self, row: int, column: int) -> np.ndarray:
+        """Return one tile, cut to the image: (row, column, sample)."""
+        if self._is_plain:
+            return self._plain_rows(row * self.tile_height)
+        area = self.across * self.down
+        planes = [self._segment(plane * area + row * self.across + column) for plane in range(self._planes)]
+        tile = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        return tile[: self.height - row * self.tile_height, : self.width - column * self.tile_width]
+
+    def _plain_rows(self, top: int) -> np.ndarray:
+        rows = min(self.tile_height, self.height - top)
+        self._file.filehandle.seek(self._page.dataoffsets[0] + top * self._row_bytes)
+        data = self._file.filehandle.read(rows * self._row_bytes)
+        stored = self.dtype.newbyteorder(self._file.byteorder)
+        return np.frombuffer(data, dtype=stored).reshape(rows, self.width, self.samples).astype(self.dtype)
+
+    def _segment(self, index: int) -> np.ndarray:
+        page, size = self._page, self._page.databytecounts[index]
+        if size == 0:
+            # Scanners leave out empty tiles: glass.
+            shape = (self.tile_height, self.tile_width, self.samples // self._planes)
+            return np.full(shape, np.iinfo(self.dtype).max, dtype=self.dtype)
+        # No codec needs twice the raw size: more is damage, or a file made to fill the memory.
+        if size > self._most_bytes:
+            raise FormatError(
+                f"tile {index} of {self._path} is too large", expected=f"at most {self._most_bytes} bytes", got=size
+            )
+        self._file.filehandle.seek(page.dataoffsets[index])
+        data = self._file.filehandle.read(size)
+        tables = {"jpegtables": page.jpegtables} if int(page.compression) in (6, 7, 34892, 33007) else {}
+        values, _, _ = page.decode(data, index, **tables)
+        return np.asarray(values)[0]
+
+    def _check_codec(self) -> None:
+        if self._is_plain or int(self._page.compression) == 1:
+            return
+        import tifffile
+
+        try:
+            tifffile.TIFF.DECOMPRESSORS[self._page.compression]
+            if int(self._page.predictor) != 1:
+                tifffile.TIFF.UNPREDICTORS[self._page.predictor]
+        except (KeyError, ImportError) as error:
+            name = getattr(self._page.compression, "name", str(self._page.compression))
+            raise _NoCodec(name, is_tiled=self._page.is_tiled, pixels=self.width * self.height) from error
+
+
+class SlideSource:
+    """A slide in a scanner's format; tiles are decoded and kept by openslide."""
+
+    def __init__(self, path: Path) -> None:
+        openslide = need("openslide", extra="slides", purpose="read whole-slide images")
+        self.path = path
+        with decoding(path):
+            self._slide = openslide.OpenSlide(str(path))
+            self.sizes: tuple[tuple[int, int], ...] = tuple(self._slide.level_dimensions)
+            self.um_per_px = _slide_scale(self._slide.properties)
+
+    def read(self, level: int, x0: int, y0: int, width: int, height: int) -> Image.Image:
+        """See :class:`~expressor.data.pixels.PixelSource`."""
+        (full_width, full_height), (level_width, level_height) = self.sizes[0], self.sizes[level]
+        corner = (round(x0 * full_width / level_width), round(y0 * full_height / level_height))
+        with decoding(self.path):
+            picture = self._slide.read_region(corner, level, (width, height))
+        # Where the scanner recorded nothing, pixels are transparent: glass.
+        canvas = Image.new("RGB", picture.size, (255, 255, 255))
+        canvas.paste(picture, mask=picture.getchannel("A"))
+        return canvas
+
+    def preview(self, max_px: int) -> Image.Image | None:
+        """See :class:`~expressor.data.pixels.PixelSource`."""
+        return None
+
+    def close(self) -> None:
+        """See :class:`~expressor.data.pixels.PixelSource`."""
+        self._slide.close()
+
+
+def _slide_scale(properties: Any) -> float | None:
+    try:
+        x, y = float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
+    except (KeyError, ValueError):
+        return None
+    mean = (x + y) / 2
+    return mean if math.isfinite(mean) and mean > 0 and abs(x - y) < 0.05 * mean else None
+
+
+def _ome_scale(file: Any) -> float | None:
+    text = str(file.ome_metadata or "") if file.is_ome else ""
+    size = _OME_SIZE.search(text)
+    if size is None:
+        return None
+    unit = _OME_UNIT.search(text)
+    factor = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}.get(unit.group(1) if unit else "µm")
+    try:
+        value = float(size.group(1)) * factor if factor else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
