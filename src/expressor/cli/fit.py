@@ -1,7 +1,7 @@
 """``expressor fit SYSTEM DATA -o DIR``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +38,11 @@ def _command(kind: type, model: Any) -> type:
 
         data: Annotated[str, tyro.conf.Positional]
         out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-        model: Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+        model: Annotated[kind, tyro.conf.arg(name="")] = field(default_factory=lambda: model)  # type: ignore[valid-type]
         val: str | None = None
         resume: Path | None = None
         preset: str | None = None
 
-    Fit.__annotations__["model"] = Annotated[kind, tyro.conf.arg(name="")]
-    Fit.model = model  # type: ignore[attr-defined]
     return Fit
 
 
@@ -60,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     command = _command(kind, model)
     chosen: Any = parse(command, words[1:], prog=f"expressor fit {words[0]}")
     out = Path(chosen.out)
-    if out.exists() and any(out.iterdir()) and not (out / "config.json").exists():
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / "config.json").exists():
         raise DataError(f"{out} exists and is not a saved model", fix="Choose a new folder; nothing was changed.")
     data = read_source(chosen.data)
     val = None if chosen.val is None else read_source(chosen.val)

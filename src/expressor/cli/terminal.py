@@ -1,5 +1,6 @@
 """What the verbs share: one console, tables, parsing of options into dataclasses."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,7 +10,8 @@ from rich.table import Table
 
 T = TypeVar("T")
 
-console = Console(soft_wrap=False, highlight=False)
+# Into a file or a pipe a row is a line, however long.
+console = Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 10_000)
 
 
 def parse(kind: Callable[..., T], words: Sequence[str], *, prog: str, default: Any = None) -> T:

@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator
 from expressor.core import registry
 from expressor.core.card import Card
 from expressor.core.equations import equations
-from expressor.core.errors import DataError, FormatError, nearest_names
+from expressor.core.errors import DataError, FormatError, check_choice, nearest_names
 from expressor.core.serial import from_plain, read_json, to_plain, write_json
 from expressor.estimator import storage
 from expressor.estimator.errors import NotFittedError
@@ -231,8 +231,7 @@ class Estimator(BaseEstimator, ABC):
     def preset(cls, name: str, **changes: Any) -> Self:
         """Construct with the parameters of one of the card's presets (``"paper"``, ``"tiny"``, ...), with ``changes``."""
         presets = cls.card().presets
-        if name not in presets:
-            raise DataError(f"{cls.__name__} has no preset {name!r}", nearest=nearest_names(name, presets))
+        check_choice(name, presets, name=f"preset of {cls.__name__}")
         parameters: dict[str, Any] = _typed(cls, dict(presets[name]))
         return cls(**(parameters | changes))
 
