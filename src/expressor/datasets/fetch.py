@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import pooch
@@ -126,14 +127,19 @@ def _download(file: RemoteFile, target: Path, part: Path, show: bool | None) -> 
     if not _is_right(part, file):
         size, found = part.stat().st_size, pooch.file_hash(str(part), alg="sha256")
         part.unlink()
-        raise DataError(
-            f"{file.url} is not the file it should be",
-            expected=f"{file.size} bytes with SHA-256 {file.sha256}",
-            got=f"{size} bytes with {found}",
-            fix="Nothing was kept. The source has changed or something between rewrites downloads; try another network.",
-        )
+        raise _other_file(file, f"{size} bytes with {found}")
     os.replace(part, target)
     return target
+
+
+def _other_file(file: RemoteFile, got: str) -> DataError:
+    return DataError(
+        f"{file.url} is not the file it should be",
+        expected=f"{file.size} bytes with SHA-256 {file.sha256}",
+        got=got,
+        fix="It was not kept. The source has changed, or something between here and there answers in its place (a login page, "
+        "a filter): try another network.",
+    )
 
 
 def _fill(file: RemoteFile, target: Path, part: Path, show: bool | None) -> None:
@@ -172,6 +178,8 @@ def _receive(file: RemoteFile, part: Path, have: int, show: bool | None) -> None
             if answer.status == 206 and not continues:
                 part.unlink(missing_ok=True)
                 raise _Offline("the server answered with another part of the file")
+            if (whole := _whole_size(answer)) not in (None, file.size):
+                raise _other_file(file, f"{whole} bytes")
             with part.open("ab" if continues else "wb") as out:
                 _copy(answer, out, file, have if continues else 0, show)
     except urllib.error.HTTPError as error:
@@ -190,7 +198,16 @@ def _receive(file: RemoteFile, part: Path, have: int, show: bool | None) -> None
         raise _Offline(f"{type(error).__name__}: {error}") from error
 
 
-def _copy(answer, out, file: RemoteFile, have: int, show: bool | None) -> None:  # type: ignore[no-untyped-def]
+def _whole_size(answer: http.client.HTTPResponse) -> int | None:
+    """Return the length of the whole file as the answer's headers state it, or None."""
+    stated = (
+        answer.headers.get("Content-Range", "") if answer.status == 206 else answer.headers.get("Content-Length", "")
+    )
+    number = stated.rpartition("/")[2].strip()
+    return int(number) if number.isdecimal() else None
+
+
+def _copy(answer: http.client.HTTPResponse, out: BinaryIO, file: RemoteFile, have: int, show: bool | None) -> None:
     """Copy at most what is missing and one byte more, so that a longer file than promised shows and no endless one fills up."""
 
     def chunks() -> Iterator[bytes]:
