@@ -117,6 +117,12 @@ def picture(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def hostile() -> tuple[str, ...]:
+    """Names that would break a careless page, file or figure."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
 def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that writes a run folder and returns its path."""
 
@@ -190,7 +196,8 @@ def write_beside(folder: Path, sections: list[str]) -> None:
     ).to_csv(folder / "history.csv", index=False)
     (folder / "methods.txt").write_text(
         "Expression was predicted with AGL.\nA second line.\n\nEquations: 1 (paper), 6 (paper).\n\n"
-        "References\n1. Auxiliary Gene Learning. arXiv:2511.18336.\n2. Andersson et al. Nat Commun (2021). doi:10.1038/s41467-021-26271-2.\n",
+        "References\n1. Auxiliary Gene Learning. arXiv:2511.18336.\n"
+        "2. Andersson et al. Nat Commun (2021). doi:10.1038/s41467-021-26271-2.\n",
         encoding="utf-8",
     )
     (folder / "environment.json").write_text(json.dumps({"versions": {"expressor": "0.1.0"}, "cores": 2}))

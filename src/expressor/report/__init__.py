@@ -6,11 +6,13 @@ Everything here reads a run folder (see :mod:`expressor.report.run`) or plain ta
 import importlib
 from typing import Any
 
+from expressor.core.optional import need
+
 _NAMES = {
     "Run": "run",
     "read_run": "run",
     "write_report": "html",
-    "write_figures": "html",
+    "write_figures": "gallery",
     "methods_text": "methods",
     "references": "methods",
     "model_card": "modelcard",
@@ -31,6 +33,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _NAMES or name in _MODULES:
+        for module in ("matplotlib", "jinja2"):
+            need(module, extra="report", purpose="draw figures and write reports")
     if name in _NAMES:
         return getattr(importlib.import_module(f"expressor.report.{_NAMES[name]}"), name)
     if name in _MODULES:

@@ -1,7 +1,8 @@
 """The colours of every figure and of the page: one ink per meaning, colour maps that survive colour-blindness and print.
 
 Values take viridis, brighter is more; interval widths take magma turned round, darker is less certain (both perceptually
-uniform, so they still read in grey); errors take a blue-white-red diverging map whose ends differ under every common colour-vision deficiency.
+uniform, so they still read in grey); errors take a blue-white-red diverging map whose ends differ under every common
+colour-vision deficiency.
 """
 
 import matplotlib
@@ -24,9 +25,7 @@ INKS = {
 
 def colormap(name: str) -> Colormap:
     """Return a colour map, with missing values drawn as nothing."""
-    found = matplotlib.colormaps[name].copy()
-    found.set_bad((0.0, 0.0, 0.0, 0.0))
-    return found
+    return matplotlib.colormaps[name].with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
 
 
 def stops(name: str, *, count: int = 64) -> list[str]:
@@ -49,8 +48,10 @@ def value_range(*arrays: np.ndarray | None, percent: float = 99.5) -> tuple[floa
 
 def width_range(width: np.ndarray | None) -> tuple[float, float]:
     """Return a colour range of interval widths; from zero where all are equal, so that a constant is not drawn as a contrast."""
-    low, high = value_range(width)
-    return (0.0, high) if high - low < 0.01 * abs(high) else (low, high)
+    known = width[np.isfinite(width)] if width is not None else np.zeros(0)
+    if known.size and np.ptp(known) < 0.01 * known.max():
+        return 0.0, float(known.max())
+    return value_range(width)
 
 
 def error_range(error: np.ndarray | None, *, percent: float = 99.0) -> tuple[float, float]:

@@ -1,9 +1,9 @@
 """Turns ``evaluation.csv`` into the few tables a reader needs, and never one kind of number into another.
 
 The file is tidy: one row a number. ``method``, ``metric`` and ``value`` must be there. Understood besides: ``scale`` (of the
-targets), ``section`` (``all``, or a section's name), ``unit``, ``low``, ``high`` (95 % interval), ``n_undefined``, ``kind``
-(``model``, ``rival`` or ``control``), ``source`` (``measured`` or ``claimed``), and ``reference``: where it names a method, the row is the paired
-difference to that method.
+targets), ``section`` (``all``, or a section's name), ``unit``, ``low`` and ``high`` (95 % interval), ``level`` (over what the
+interval is), ``n_undefined``, ``kind`` (``model``, ``rival`` or ``control``), ``source`` (``measured`` or ``claimed``), and
+``reference``: where it names a method, the row is the paired difference to that method.
 """
 
 import re
@@ -13,23 +13,27 @@ import numpy as np
 import pandas as pd
 
 from expressor.core.errors import FormatError
+from expressor.metrics.records import METRICS
 
 OVERALL = ("all", "mean", "overall", "", "nan", "none")
 HEADLINES = ("pcc", "pearson", "mean_pcc", "pcc_mean")
 SCALES = {"log1p_cp10k": "normalised counts", "log1p_counts": "raw counts"}
 _CONTROL = re.compile(r"ridge|mean|library|permut|colou?r|descriptor|null", re.IGNORECASE)
 _MODEL = re.compile(r"dkgsb|^agl$", re.IGNORECASE)
+WORDS = ("method", "scale", "section", "metric", "unit", "level", "kind", "source", "reference")
+NUMBERS = ("value", "low", "high", "n_undefined")
 KINDS = ("model", "rival", "control")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number with its 95 % interval (NaN where not known) and how many genes it leaves out as undefined."""
+    """One number, its 95 % interval (NaN where not known), how many genes it leaves out, and over what the interval is."""
 
     value: float
     low: float
     high: float
     n_undefined: int
+    level: str = ""
 
     @property
     def is_bounded(self) -> bool:
@@ -45,20 +49,7 @@ def tidy(evaluation: pd.DataFrame) -> pd.DataFrame:
     FormatError
         ``method``, ``metric`` or ``value`` is missing.
     """
-    columns = [
-        "method",
-        "scale",
-        "section",
-        "metric",
-        "unit",
-        "value",
-        "low",
-        "high",
-        "n_undefined",
-        "kind",
-        "source",
-        "reference",
-    ]
+    columns = [*WORDS, *NUMBERS]
     if evaluation.empty:
         return pd.DataFrame(columns=columns)
     missing = {"method", "metric", "value"} - set(evaluation.columns)
@@ -67,9 +58,9 @@ def tidy(evaluation: pd.DataFrame) -> pd.DataFrame:
             f"evaluation.csv lacks the columns {sorted(missing)}", got=", ".join(map(str, evaluation.columns))
         )
     table = evaluation.reindex(columns=columns).copy()
-    for name in ("value", "low", "high", "n_undefined"):
+    for name in NUMBERS:
         table[name] = pd.to_numeric(table[name], errors="coerce")
-    for name in ("method", "scale", "section", "metric", "unit", "kind", "source", "reference"):
+    for name in WORDS:
         table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
     table["n_undefined"] = table["n_undefined"].fillna(0).astype(int)
     table["section"] = [("all" if one.lower() in OVERALL else one) for one in table["section"]]
@@ -87,6 +78,18 @@ def headline_metric(table: pd.DataFrame) -> str | None:
     """Return the metric of the headline: the correlation where there is one, else the first metric of the table."""
     found = list(dict.fromkeys(table["metric"]))
     return next((one for one in HEADLINES if one in found), found[0] if found else None)
+
+
+def metric_words(metric: str) -> str:
+    """Return a metric's name for a reader."""
+    if metric in HEADLINES:
+        return "correlation"
+    return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+
+
+def is_better_low(metric: str) -> bool:
+    """Return whether lower values of a metric are better."""
+    return metric in METRICS and METRICS[metric].direction == "lower"
 
 
 def scales(table: pd.DataFrame) -> tuple[str, ...]:
@@ -126,6 +129,7 @@ def kinds(table: pd.DataFrame) -> dict[str, str]:
 def differences(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the paired differences of one metric over all sections: method, reference, scale, value, low, high."""
     mine = table[(table["metric"] == metric) & (table["reference"] != "") & (table["section"] == "all")]
+    mine = mine.drop_duplicates(["method", "reference", "scale"])
     return mine[["method", "reference", "scale", "value", "low", "high"]].reset_index(drop=True)
 
 
@@ -142,6 +146,10 @@ def per_section(table: pd.DataFrame, metric: str, scale: str) -> pd.DataFrame:
 def _overall(rows: pd.DataFrame) -> Score:
     whole = rows[rows["section"] == "all"]
     if len(whole):
-        row = whole.iloc[0]
-        return Score(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n_undefined"]))
+        # One mean may stand there with several intervals (over sections, patients, spots): the first that has bounds.
+        bounded = whole[np.isfinite(whole["low"]) & np.isfinite(whole["high"])]
+        row = (bounded if len(bounded) else whole).iloc[0]
+        return Score(
+            float(row["value"]), float(row["low"]), float(row["high"]), int(row["n_undefined"]), str(row["level"])
+        )
     return Score(float(rows["value"].mean()), float("nan"), float("nan"), int(rows["n_undefined"].max()))

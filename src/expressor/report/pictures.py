@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image
 
 from expressor.core.errors import DataError
+from expressor.data import keys
 from expressor.report.run import section_names
 
+Box = tuple[float, float, float, float]
 MARGIN = 0.06
 
 
@@ -30,7 +32,7 @@ class Picture:
         Microns per full-resolution pixel, or None where not stated.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     pixels: np.ndarray | None
     spot_diameter: float
     um_per_px: float | None
@@ -49,27 +51,27 @@ def picture(tissue: anndata.AnnData, section: str) -> Picture:
     mine = section_names(tissue) == section
     if not mine.any():
         raise DataError(f"no spot belongs to section {section!r}")
-    places = np.asarray(tissue.obsm["spatial"], dtype=float)[mine, :2]
+    places = np.asarray(tissue.obsm[keys.SPATIAL], dtype=float)[mine, :2]
     known = _entry(tissue, section)
-    factors = known.get("scalefactors", {})
-    diameter = _positive(factors.get("spot_diameter_fullres")) or 0.7 * spot_pitch(places)
-    um_per_px = _positive(factors.get("microns_per_pixel"))
+    factors = known.get(keys.SCALEFACTORS, {})
+    diameter = _positive(factors.get(keys.SPOT_DIAMETER)) or 0.7 * spot_pitch(places)
+    um_per_px = _positive(factors.get(keys.UM_PER_PX))
     low, high = places.min(axis=0), places.max(axis=0)
     pad = diameter + MARGIN * float((high - low).max())
-    box = (*(low - pad), *(high + pad))
-    scale = _positive(factors.get("tissue_hires_scalef"))
-    image = known.get("images", {}).get("hires")
+    box = (float(low[0] - pad), float(low[1] - pad), float(high[0] + pad), float(high[1] + pad))
+    scale = _positive(factors.get(keys.HIRES_SCALE))
+    image = known.get(keys.IMAGES, {}).get(keys.HIRES)
     if image is None or scale is None:
-        return Picture(tuple(map(float, box)), None, diameter, um_per_px)
+        return Picture(box, None, diameter, um_per_px)
     return _crop(_to_uint8(np.asarray(image)), box, scale, diameter, um_per_px)
 
 
-def _crop(image: np.ndarray, box: tuple[float, ...], scale: float, diameter: float, um_per_px: float | None) -> Picture:
+def _crop(image: np.ndarray, box: Box, scale: float, diameter: float, um_per_px: float | None) -> Picture:
     height, width = image.shape[:2]
     left, top = max(0, int(np.floor(box[0] * scale))), max(0, int(np.floor(box[1] * scale)))
     right, bottom = min(width, int(np.ceil(box[2] * scale))), min(height, int(np.ceil(box[3] * scale)))
     if right - left < 2 or bottom - top < 2:  # the spots lie off the picture: show them without it
-        return Picture(tuple(map(float, box)), None, diameter, um_per_px)
+        return Picture(box, None, diameter, um_per_px)
     shown = (left / scale, top / scale, right / scale, bottom / scale)
     return Picture(shown, image[top:bottom, left:right], diameter, um_per_px)
 
@@ -102,7 +104,7 @@ def spot_pitch(places: np.ndarray) -> float:
 
 
 def _entry(tissue: anndata.AnnData, section: str) -> dict:
-    entries = tissue.uns.get("spatial", {})
+    entries = tissue.uns.get(keys.SPATIAL, {})
     return entries.get(section, {}) if hasattr(entries, "get") else {}
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 
 from expressor.core.errors import DataError, FormatError, check_choice
 from expressor.core.serial import read_json
+from expressor.data import files, keys
+from expressor.data.checks import check_sparse
 
 LAYERS = ("predicted", "measured", "lower", "upper")
+UNITS = {"log1p_cp10k": "log1p of counts per 10,000", "log1p_counts": "log1p of counts"}
 GENE_NUMBERS = ("pcc", "pcc_low", "pcc_high", "p_value", "q_value")
 
 
@@ -55,7 +57,8 @@ class Run:
     @property
     def unit(self) -> str:
         """The unit of the values, in words; ``"unit not stated"`` where the run does not say."""
-        return str(self.predictions.uns.get("unit", "") or "unit not stated")
+        unit = str(self.predictions.uns.get("unit", ""))
+        return UNITS.get(unit, unit) or "unit not stated"
 
     @property
     def coverage(self) -> float | None:
@@ -98,6 +101,13 @@ class Run:
         """Return ``"predicted"``, ``"measured"``, ``"lower"`` or ``"upper"`` as float64 (spot, gene), None where absent."""
         return layer_values(self.predictions, layer, genes=genes)
 
+    def predicted(self, *, genes: list[str] | None = None) -> np.ndarray:
+        """Return the predictions, float64 (spot, gene); :func:`read_run` makes sure that there are some."""
+        found = self.values("predicted", genes=genes)
+        if found is None:
+            raise DataError("the run holds no predictions")
+        return found
+
     def spots_of(self, section: str) -> np.ndarray:
         """Return the row numbers of the spots of one section, integer (spot,).
 
@@ -112,9 +122,9 @@ class Run:
 
 def section_names(tissue: anndata.AnnData) -> np.ndarray:
     """Return the section name of every row, object (row,)."""
-    if "section" not in tissue.obs.columns:
+    if keys.SECTION not in tissue.obs.columns:
         return np.full(tissue.n_obs, "tissue", dtype=object)
-    return tissue.obs["section"].astype(str).to_numpy().astype(object)
+    return tissue.obs[keys.SECTION].astype(str).to_numpy().astype(object)
 
 
 def layer_values(tissue: anndata.AnnData, layer: str, *, genes: list[str] | None = None) -> np.ndarray | None:
@@ -152,7 +162,9 @@ def read_run(folder: str | Path) -> Run:
         )
     path = folder / "predictions.h5ad"
     if not path.is_file():
-        raise DataError(f"{folder} holds no predictions.h5ad", fix="Run `expressor predict` into this folder first.")
+        raise DataError(
+            f"{folder} holds no predictions.h5ad", fix="Give the folder that `expressor demo` or write_run made."
+        )
     predictions = _check_tissue(_read_h5ad(path), path)
     grid_path = folder / "grid.h5ad"
     grid = _check_tissue(_read_h5ad(grid_path), grid_path) if grid_path.is_file() else None
@@ -171,23 +183,12 @@ def read_run(folder: str | Path) -> Run:
 
 
 def _read_h5ad(path: Path) -> anndata.AnnData:
-    try:
-        if not h5py.is_hdf5(path):
-            raise FormatError(f"{path} is not an HDF5 file")
-        return anndata.read_h5ad(path)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        AttributeError,
-        IndexError,
-        AssertionError,
-    ) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{path} cannot be read as h5ad ({type(error).__name__}: {error})") from error
+    files.check_hdf5(path)
+    with files.reading(path, "AnnData in HDF5 (h5ad)"):
+        tissue = anndata.read_h5ad(path)
+    for name, matrix in [("X", tissue.X), *((f"layers[{key!r}]", one) for key, one in tissue.layers.items())]:
+        check_sparse(matrix, where=f"{name} of {path}")
+    return tissue
 
 
 def _check_tissue(tissue: anndata.AnnData, path: Path) -> anndata.AnnData:
@@ -199,7 +200,7 @@ def _check_tissue(tissue: anndata.AnnData, path: Path) -> anndata.AnnData:
         raise DataError(
             f"{path} names a gene twice", got=", ".join(map(repr, tissue.var_names[tissue.var_names.duplicated()][:3]))
         )
-    places = tissue.obsm.get("spatial")
+    places = tissue.obsm.get(keys.SPATIAL)
     if places is None or np.ndim(places) != 2 or np.shape(places)[1] < 2:
         raise DataError(
             f'{path} has no obsm["spatial"] (spot, 2)', fix="Write the spots' pixel coordinates (x, y) there."

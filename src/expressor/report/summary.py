@@ -66,12 +66,11 @@ def _on_accuracy(evaluation: pd.DataFrame) -> list[str]:
     model = next((name for name in known if kinds[name] == "model"), None)
     if model is None:
         return []
-    said = [
-        f"{model} reaches a mean {_metric_words(metric)} of {_with_interval(known[model])} on {reading.scale_words(scale)}."
-    ]
+    reached = f"{reading.metric_words(metric)} of {_with_interval(known[model])}"
+    said = [f"{model} reaches a mean {reached} on {reading.scale_words(scale)}."]
     controls = {name: one for name, one in known.items() if kinds[name] == "control"}
     if controls:
-        best = max(controls, key=lambda name: controls[name].value)
+        best = min(controls, key=lambda name: controls[name].value * (1 if reading.is_better_low(metric) else -1))
         said.append(_against(table, metric, scale, model, best, controls[best]))
     return said
 
@@ -80,13 +79,15 @@ def _against(table: pd.DataFrame, metric: str, scale: str, model: str, control: 
     found = reading.differences(table, metric)
     paired = found[(found["method"] == model) & (found["reference"] == control) & (found["scale"] == scale)]
     if paired.empty:
-        return f"The strongest control, {control}, reaches {_with_interval(score)}; without a paired interval neither is shown to be better."
-    row = paired.iloc[0]
-    words = f"paired difference {number(row['value'], 3)}, 95 % interval {number(row['low'], 3)} to {number(row['high'], 3)}"
-    if row["low"] > 0:
-        return f"That is better than the strongest control, {control} ({words})."
-    if row["high"] < 0:
-        return f"That is worse than the strongest control, {control} ({words})."
+        return (
+            f"The strongest control, {control}, reaches {_with_interval(score)}; "
+            "without a paired interval neither is shown to be better."
+        )
+    value, low, high = (float(paired.iloc[0][name]) for name in ("value", "low", "high"))
+    words = f"paired difference {number(value, 3)}, 95 % interval {number(low, 3)} to {number(high, 3)}"
+    above, below = ("worse", "better") if reading.is_better_low(metric) else ("better", "worse")
+    if low > 0 or high < 0:
+        return f"That is {above if low > 0 else below} than the strongest control, {control} ({words})."
     return f"That cannot be told apart from the strongest control, {control} ({words})."
 
 
@@ -119,13 +120,7 @@ def _on_measured(run: Run) -> list[str]:
     ]
 
 
-def _metric_words(metric: str) -> str:
-    return "correlation" if metric in reading.HEADLINES else metric
-
-
 def _with_interval(score: reading.Score) -> str:
-    return (
-        f"{number(score.value)} (95 % interval {number(score.low)} to {number(score.high)})"
-        if score.is_bounded
-        else number(score.value)
-    )
+    if not score.is_bounded:
+        return number(score.value)
+    return f"{number(score.value)} (95 % interval {number(score.low)} to {number(score.high)})"

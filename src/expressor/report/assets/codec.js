@@ -64,8 +64,9 @@ function valueRange(...arrays) {
 }
 
 function widthRange(values) {
-  const [low, high] = valueRange(values);
-  return high - low < 0.01 * Math.abs(high) ? [0, high] : [low, high];
+  const known = finite(values);
+  const [least, most] = known.reduce(([a, b], one) => [Math.min(a, one), Math.max(b, one)], [Infinity, -Infinity]);
+  return most - least < 0.01 * most ? [0, most] : valueRange(values);
 }
 
 function errorRange(values) {

@@ -8,6 +8,8 @@
 import importlib
 from typing import Any
 
+from expressor.core.optional import need
+
 _NAMES = {
     "gene_map": "tissue",
     "overview": "tissue",
@@ -39,6 +41,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
+        need("matplotlib", extra="report", purpose="draw figures")
         return getattr(importlib.import_module(f"expressor.report.figures.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'expressor.report.figures' has no attribute {name!r}")
 

@@ -44,7 +44,7 @@ def method_comparison(evaluation: pd.DataFrame, *, metric: str | None = None, ax
     ax.axvline(0, color=INKS["rule"], linewidth=0.8, zorder=0)
     label_ticks(ax, list(scores))
     ax.set_ylim(len(scores) - 0.4, -0.6)
-    dress(ax, x=f"{metric}, with 95 % interval", grid="x")
+    dress(ax, x=f"{reading.metric_words(metric or '')}, with 95 % interval", grid="x")
     ax.tick_params(axis="y", length=0)
     ax.legend(
         frameon=False,
@@ -78,16 +78,18 @@ def paired_differences(evaluation: pd.DataFrame, *, metric: str | None = None, a
         return say_nothing_to_show(ax, "There are no paired differences")
     several = found["scale"].nunique() > 1
     names = []
-    for row, one in enumerate(found.itertuples()):
-        decided = one.low > 0 or one.high < 0
+    for row, one in enumerate(found.to_dict("records")):
+        low, high = float(one["low"]), float(one["high"])
+        decided = low > 0 or high < 0
         colour = INKS["accent"] if decided else INKS["muted"]
-        ax.plot([one.low, one.high], [row, row], color=colour, linewidth=1.4, alpha=0.7)
-        ax.plot([one.value], [row], "o", color=colour, markerfacecolor=colour if decided else "white", markersize=4.6)
-        words = f"{one.method} \N{MINUS SIGN} {one.reference}"
-        names.append(f"{words} ({reading.scale_words(one.scale)})" if several else words)
+        ax.plot([low, high], [row, row], color=colour, linewidth=1.4, alpha=0.7)
+        face = colour if decided else "white"
+        ax.plot([float(one["value"])], [row], "o", color=colour, markerfacecolor=face, markersize=4.6)
+        words = f"{one['method']} \N{MINUS SIGN} {one['reference']}"
+        names.append(f"{words} ({reading.scale_words(str(one['scale']))})" if several else words)
     ax.axvline(0, color=INKS["ink"], linewidth=0.8, zorder=0)
     label_ticks(ax, names)
     ax.set_ylim(len(found) - 0.4, -0.6)
-    dress(ax, x=f"Difference in {metric}, paired, with 95 % interval", grid="x")
+    dress(ax, x=f"Difference in {reading.metric_words(metric or '')}, paired, with 95 % interval", grid="x")
     ax.tick_params(axis="y", length=0)
     return ax

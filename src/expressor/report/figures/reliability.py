@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
+from expressor.metrics.coverage import interval_coverage
 from expressor.report.colours import INKS
 from expressor.report.figures.sheet import SIZE, dress, label_ticks, new_axes, say_nothing_to_show
 from expressor.report.run import Run
@@ -80,8 +81,8 @@ def coverage(run: Run, *, ax: Axes | None = None) -> Axes:
         ax.plot(known, row + spread, "o", color=INKS["soft"], markersize=2.6, linestyle="none", alpha=0.9)
         ax.plot([known.mean()], [row], "|", color=INKS["accent"], markersize=15, markeredgewidth=2.2)
         ax.annotate(
-            f"{100 * known.mean():.0f} %", (1.0, row), xytext=(6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-            va="center", color=INKS["accent"], fontsize=SIZE, annotation_clip=False,
+            f"{100 * known.mean():.0f} %", (1.0, row), xytext=(6, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", color=INKS["accent"], fontsize=SIZE, annotation_clip=False,
         )  # fmt: skip
     if run.coverage is not None:
         ax.axvline(run.coverage, color=INKS["eosin"], linewidth=1.0, linestyle=(0, (4, 3)))
@@ -107,14 +108,21 @@ def coverage_by_gene(run: Run) -> dict[str, np.ndarray]:
     if measured is None or lower is None or upper is None:
         return {}
     known = np.isfinite(measured) & np.isfinite(lower) & np.isfinite(upper)
-    inside = (measured >= lower) & (measured <= upper) & known
     found = {}
     for section in run.sections:
         rows = run.spots_of(section)
-        count = known[rows].sum(axis=0)
-        if count.any():
-            found[section] = np.where(count > 0, inside[rows].sum(axis=0) / np.maximum(count, 1), np.nan)
+        if known[rows].any():
+            found[section] = np.array(
+                [_coverage(measured, lower, upper, rows[known[rows, gene]], gene) for gene in range(known.shape[1])]
+            )
     return found
+
+
+def _coverage(measured: np.ndarray, lower: np.ndarray, upper: np.ndarray, rows: np.ndarray, gene: int) -> float:
+    if not len(rows):
+        return float("nan")
+    columns = (one[rows, gene][:, None] for one in (measured, lower, upper))
+    return float(interval_coverage(*columns)[0, 0])
 
 
 def _deviations(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -168,7 +168,7 @@ def _figure_of(ax: Axes | np.ndarray) -> Figure:
 def _render(figure: Figure, kind: str, *, salt: str, dpi: int) -> bytes:
     held = io.BytesIO()
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}[kind]
-    style = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.sans-serif": FONT}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.sans-serif": FONT}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         # A name may hold characters that no installed font has; the picture then shows a box, which is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

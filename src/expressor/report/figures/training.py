@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from expressor.report.colours import INKS
 from expressor.report.figures.sheet import SIZE, dress, new_axes, say_nothing_to_show
@@ -50,6 +51,6 @@ def _path(ax: Axes, history: pd.DataFrame, column: str, *, y: str, from_zero: bo
         ax.set_ylim(0, max(values.max() * 1.08, 1.0))
     ax.set_xlim(0.5, len(values) * 1.14 + 0.5)
     ax.yaxis.set_major_formatter(lambda value, _: form.format(value) if from_zero else f"{value:.2f}")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(ax, x="Epoch", y=y, grid="y")
     return ax

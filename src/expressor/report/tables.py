@@ -1,0 +1,112 @@
+"""The page's tables, worked out before they are laid out: what was predicted from what, methods compared, parameters."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from expressor.data import keys
+from expressor.report import evaluation as reading
+from expressor.report import summary
+from expressor.report.gallery import holds
+from expressor.report.run import Run
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Return what was predicted from what, as (term, description)."""
+    tissue, sections = run.predictions, run.sections
+    listed = ", ".join(sections) if len(sections) <= 6 else f"{sections[0]} to {sections[-1]}"
+    found = [
+        ("Genes", f"{tissue.n_vars:,} predicted, as {run.unit}"),
+        ("Tissue", f"{summary.count(tissue.n_obs, 'spot')} of {summary.count(len(sections), 'section')} ({listed})"),
+    ]
+    if keys.PATIENT in tissue.obs.columns:
+        patients = sorted(set(tissue.obs[keys.PATIENT].astype(str)))
+        if len(patients) <= 6:
+            found.append(("Patient" if len(patients) == 1 else "Patients", ", ".join(patients)))
+    entries = [one for one in tissue.uns.get(keys.SPATIAL, {}).values() if isinstance(one, Mapping)]
+    technologies = {str(one.get(keys.METADATA, {}).get(keys.TECHNOLOGY, "")) for one in entries} - {""}
+    if technologies:
+        found.append(("Assay", ", ".join(sorted(technologies))))
+    parameters = run.config.get("parameters", {})
+    for key, term in (("encoder", "Image encoder"), ("auxiliaries", "Auxiliary genes")):
+        if isinstance(parameters, Mapping) and parameters.get(key) is not None:
+            found.append((term, str(parameters[key])))
+    if holds(run, "k"):
+        found.append(("Auxiliaries kept", f"{int(run.history['k'].dropna().iloc[-1]):,}"))
+    found.append(
+        ("Measured too", "yes" if run.values("measured") is not None else "no: a prediction from the image alone")
+    )
+    return found
+
+
+def headline(run: Run) -> dict[str, Any] | None:
+    """Return what the table of methods shows, positions of its marks in per cent included."""
+    table = reading.tidy(run.evaluation)
+    metric = reading.headline_metric(table)
+    if metric is None:
+        return None
+    scores, kinds = reading.scores(table, metric), reading.kinds(table)
+    scales = [one for one in reading.scales(table) if any(one in by_scale for by_scale in scores.values())]
+    numbers = [
+        v
+        for by_scale in scores.values()
+        for s in by_scale.values()
+        for v in (s.value, s.low, s.high)
+        if math.isfinite(v)
+    ]
+    low, high = min([0.0, *numbers]), max([*numbers, 0.1])
+    span = (high - low) or 1.0
+    claims = reading.scores(table, metric, source="claimed")
+
+    def mark(score: reading.Score) -> dict[str, Any]:
+        at = [
+            round(100 * (v - low) / span, 2) if math.isfinite(v) else None for v in (score.low, score.value, score.high)
+        ]
+        return {"score": score, "low": at[0], "at": at[1], "high": at[2]}
+
+    return {
+        "metric": reading.metric_words(metric),
+        "is_correlation": metric in reading.HEADLINES,
+        "level": next((one.level for by in scores.values() for one in by.values() if one.is_bounded), ""),
+        "zero": round(100 * (0 - low) / span, 2),
+        "scales": [(one, reading.scale_words(one)) for one in scales],
+        "rows": [
+            {"method": method, "kind": kinds[method], "cells": [mark(by[one]) if one in by else None for one in scales]}
+            for method, by in scores.items()
+        ],
+        "claims": [
+            (method, reading.scale_words(scale) if scale else "", score)
+            for method, by in claims.items() for scale, score in by.items()
+        ],
+        "differences": list(reading.differences(table, metric).itertuples(index=False)),
+        "sections": [
+            (reading.scale_words(one), reading.per_section(table, metric, one)) for one in scales
+            if not reading.per_section(table, metric, one).empty
+        ],
+        "others": [
+            (reading.metric_words(other), reading.scores(table, other))
+            for other in dict.fromkeys(table["metric"]) if other != metric
+        ],
+    }  # fmt: skip
+
+
+def gene_axis(run: Run) -> Callable[[float], float]:
+    """Return a map from a correlation to its place in the gene table's drawings, in per cent of their width."""
+    known = run.gene_table[["pcc", "pcc_low", "pcc_high"]].to_numpy(dtype=float)
+    known = known[np.isfinite(known)]
+    low, high = min(0.0, known.min(initial=0.0)), known.max(initial=0.1)
+    return lambda one: round(100.0 * (one - low) / (high - low), 2)
+
+
+def flatten(value: Mapping[str, Any], *, before: str = "") -> list[tuple[str, str]]:
+    """Return nested tables as rows (dotted name, text), lists joined by commas."""
+    rows: list[tuple[str, str]] = []
+    for key, one in value.items():
+        name = f"{before}{key}"
+        if isinstance(one, Mapping):
+            rows += flatten(one, before=f"{name}.")
+        else:
+            rows.append((name, ", ".join(map(str, one)) if isinstance(one, list | tuple) else str(one)))
+    return rows
