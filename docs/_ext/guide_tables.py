@@ -1,4 +1,4 @@
-"""Tables that guides include: image encoders, extras, verbs of the command line, benchmark results."""
+"""Tables that guides include: image encoders, metrics, extras, verbs of the command line, benchmark results."""
 
 import tomllib
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from _ext.markdown import table
 from expressor.cli import VERBS
 from expressor.encoders import encoders
+from expressor.metrics import METRICS
 
 
 def pages(docs: Path) -> dict[str, str]:
@@ -13,6 +14,7 @@ def pages(docs: Path) -> dict[str, str]:
     return {
         "guides/_encoders.md": _encoders(),
         "guides/_extras.md": _extras(docs.parent / "pyproject.toml"),
+        "guides/_metrics.md": _metrics(),
         "guides/_verbs.md": table(
             ("verb", "what it does"), [(f"`expressor {one}`", what) for one, what in VERBS.items()]
         ),
@@ -40,6 +42,14 @@ def _encoders() -> str:
         "source",
     )
     return table(heads, rows)
+
+
+def _metrics() -> str:
+    better = {"higher": "larger", "lower": "smaller", "one": "nearer 1", "nominal": "nearer the stated value"}
+    rows = [
+        (f"`{one.name}`", one.meaning, one.averaging, better[one.direction], one.undefined) for one in METRICS.values()
+    ]
+    return table(("metric", "what it is", "one value a", "better is", "undefined where"), rows)
 
 
 def _extras(pyproject: Path) -> str:
