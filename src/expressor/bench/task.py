@@ -1,0 +1,255 @@
+"""What a benchmark is made of: a task, its protocols, the folds of a protocol, the methods that are compared."""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from expressor.core import registry
+from expressor.core.errors import DataError, nearest_names
+from expressor.core.serial import to_plain
+
+
+def digest(value: object) -> str:
+    """Return 12 hex digits of the SHA-256 of a plain value's canonical JSON."""
+    text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What exactly is compared; two results may be set side by side only if they carry the same hash.
+
+    Attributes
+    ----------
+    name, version
+        A change of anything that changes numbers raises the version.
+    title
+        One line: what is trained on and what is judged.
+    data, split, targets
+        Plain settings that the task reads: which data, how they are split, what is predicted.
+    variants
+        Each method is fitted for each of them; for expression the target scales.
+    parameters
+        Given to every method that has a parameter of that name.
+    notes
+        What a reader must know to judge the numbers; no part of the hash.
+    """
+
+    name: str
+    version: int
+    title: str
+    data: Mapping[str, Any]
+    split: Mapping[str, Any]
+    targets: Mapping[str, Any]
+    variants: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits of a SHA-256 over everything but the title and the notes."""
+        kept = {
+            one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name not in ("title", "notes")
+        }
+        return digest(kept)
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One training and test set.
+
+    Attributes
+    ----------
+    name
+        What is held out.
+    train, test
+        Data; ``test`` holds what was measured and is not what a method sees (see :meth:`Task.blind`).
+    validation
+        Data to select and stop on, where the protocol has such a part.
+    targets
+        What is predicted, chosen on ``train`` alone.
+    """
+
+    name: str
+    train: Any
+    test: Any
+    targets: tuple[str, ...]
+    validation: Any = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of the comparison: a control's class or a registered system, with parameters.
+
+    Attributes
+    ----------
+    name, title
+        Key in tables, and what a reader sees.
+    kind
+        ``"control"`` sets the scale, ``"rival"`` competes, ``"model"`` is what the task was made to judge.
+    maker
+        The class of a control, or the name of a system.
+    parameters
+        Given to the constructor on top of its defaults.
+    needs
+        What it uses of the test data besides the task's inputs, to be said wherever its number is shown.
+    seeded
+        Whether another seed gives another result.
+    """
+
+    name: str
+    title: str
+    kind: Literal["control", "rival", "model"]
+    maker: type | str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    needs: str = ""
+    seeded: bool = True
+
+    @property
+    def hash(self) -> str:
+        """Hash of what the method is: maker and parameters, not its name."""
+        maker = self.maker if isinstance(self.maker, str) else self.maker.__qualname__
+        return digest({"maker": maker, "parameters": dict(self.parameters)})
+
+    def build(self, context: Mapping[str, Any]) -> Any:
+        """Construct it; of ``context`` it gets what it has a parameter for, its own ``parameters`` come first."""
+        kind = registry.load(self.maker) if isinstance(self.maker, str) else self.maker
+        known = {one.name for one in dataclasses.fields(kind)}
+        for name in self.parameters:
+            if name not in known:
+                raise DataError(f"{kind.__name__} has no parameter {name!r}", nearest=nearest_names(name, known))
+        return kind(**({name: value for name, value in context.items() if name in known} | dict(self.parameters)))
+
+
+class Task(ABC):
+    """A kind of question that systems of one role are asked.
+
+    A task is stateless: data come from :meth:`load`, so that a worker on another machine can do the same.
+
+    Attributes
+    ----------
+    name
+        Name of its module in ``expressor.bench.tasks``.
+    role, inputs
+        Systems whose card has this role and these inputs take part.
+    protocols
+        By name; the first is the default.
+    """
+
+    name: str
+    role: str
+    inputs: str
+    protocols: Mapping[str, Protocol]
+
+    @abstractmethod
+    def controls(self, protocol: Protocol) -> tuple[Method, ...]:
+        """Return what is in every table: the trivial answers and the strong simple baseline of the field."""
+
+    @abstractmethod
+    def load(self, protocol: Protocol) -> Any:
+        """Return the protocol's data."""
+
+    @abstractmethod
+    def fingerprint(self, data: Any) -> str:
+        """Return a hash of the data's content."""
+
+    @abstractmethod
+    def folds(self, protocol: Protocol, data: Any) -> list[Fold]:
+        """Split, choose targets on each training part, and refuse leaks."""
+
+    @abstractmethod
+    def blind(self, test: Any) -> Any:
+        """Return what a method may see of test data."""
+
+    @abstractmethod
+    def context(self, protocol: Protocol, fold: Fold, variant: str, seed: int) -> dict[str, Any]:
+        """Return the constructor parameters that the task sets for every method that has them."""
+
+    @abstractmethod
+    def predict(self, model: Any, seen: Any) -> dict[str, pd.DataFrame]:
+        """Ask the fitted model by its role; ``"predicted"``, and ``"lower"``, ``"upper"`` where it gives intervals."""
+
+    @abstractmethod
+    def score(
+        self, protocol: Protocol, fold: Fold, variant: str, tables: Mapping[str, pd.DataFrame]
+    ) -> dict[str, pd.DataFrame]:
+        """Judge a fold's predictions: tables of scores that :meth:`summarise` joins over folds and seeds."""
+
+    @abstractmethod
+    def summarise(self, protocol: Protocol, cells: Iterable[Any], methods: tuple[Method, ...]) -> pd.DataFrame:
+        """Return the tidy results of all cells: values with intervals, and paired differences."""
+
+    def __eq__(self, other: object) -> bool:
+        # Tasks hold settings and no data, so a copy that reached another process is the same task.
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def systems(self, protocol: Protocol) -> tuple[Method, ...]:
+        """Return one method for every registered system that plays the role on these inputs, by its card alone.
+
+        A card may have a preset ``bench``, whose parameters are then used instead of the defaults.
+        """
+        return tuple(
+            Method(card.name, card.estimator, "rival", card.name, dict(card.presets.get("bench", {})))
+            for card in registry.systems().values()
+            if self.role in card.roles and card.inputs == self.inputs
+        )
+
+    def protocol(self, name: str | None) -> Protocol:
+        """Return the protocol ``name``, or the first; DataError with the nearest names if there is none."""
+        if name is None:
+            return next(iter(self.protocols.values()))
+        if name not in self.protocols:
+            raise DataError(
+                f"task {self.name!r} has no protocol {name!r}",
+                expected="one of " + ", ".join(repr(one) for one in self.protocols),
+                nearest=nearest_names(name, self.protocols),
+            )
+        return self.protocols[name]
+
+    def methods(self, protocol: Protocol, names: Iterable[str] | None = None) -> tuple[Method, ...]:
+        """Return the controls and the named systems (all by default); the controls are in every table."""
+        controls, systems = self.controls(protocol), self.systems(protocol)
+        if names is None:
+            return controls + systems
+        known = {one.name: one for one in controls + systems}
+        wanted = list(names)
+        for name in wanted:
+            if name not in known:
+                raise DataError(
+                    f"task {self.name!r} has no method {name!r}",
+                    expected="some of " + ", ".join(repr(one) for one in known),
+                    nearest=nearest_names(name, known),
+                )
+        return controls + tuple(one for one in systems if one.name in wanted)
+
+
+def task_names() -> tuple[str, ...]:
+    """Return the names of the tasks."""
+    from expressor.bench import tasks as room
+
+    return tuple(sorted(one.name for one in pkgutil.iter_modules(room.__path__)))
+
+
+def find_task(name: str) -> Task:
+    """Return the task ``name``; DataError with the nearest names if there is none."""
+    if name not in task_names():
+        raise DataError(
+            f"no benchmark task is called {name!r}",
+            expected="one of " + ", ".join(repr(one) for one in task_names()),
+            nearest=nearest_names(name, task_names()),
+        )
+    return importlib.import_module(f"expressor.bench.tasks.{name}").TASK

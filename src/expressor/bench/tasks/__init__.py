@@ -1,0 +1,1 @@
+"""The benchmark tasks, one module each; a module exports ``TASK``."""
