@@ -1,9 +1,10 @@
-"""Tables that guides include: image encoders, metrics, extras, verbs of the command line, benchmark results."""
+"""Tables that guides include: image encoders, metrics, extras, verbs of the command line, benchmark protocols."""
 
 import tomllib
 from pathlib import Path
 
-from _ext.markdown import table
+from _ext.markdown import bullets, table
+from expressor.bench import Task, find_task, task_names
 from expressor.cli import VERBS
 from expressor.encoders import encoders
 from expressor.metrics import METRICS
@@ -18,30 +19,21 @@ def pages(docs: Path) -> dict[str, str]:
         "guides/_verbs.md": table(
             ("verb", "what it does"), [(f"`expressor {one}`", what) for one, what in VERBS.items()]
         ),
-        "guides/_results.md": _results(docs / "tables"),
+        "guides/_protocols.md": "\n".join(_protocols(find_task(name)) for name in task_names()),
     }
 
 
 def _encoders() -> str:
+    cards = encoders().values()
     rows = [
         (
-            f"`{card.name}`", card.dim or "as loaded", card.input_px, f"{card.um_per_px:g}", f"{card.patch_um:g}",
-            card.licence, "yes" if card.gated else "no", "yes" if card.commercial else "no", card.source,
+            f"`{card.name}`", card.dim or "as loaded", card.input_px, f"{card.um_per_px:.3g}", card.licence,
+            "yes" if card.gated else "no", "yes" if card.commercial else "no",
         )
-        for card in encoders().values()
+        for card in cards
     ]  # fmt: skip
-    heads = (
-        "name",
-        "dim",
-        "input px",
-        "µm/px",
-        "patch µm",
-        "licence of the weights",
-        "gated",
-        "commercial use",
-        "source",
-    )
-    return table(heads, rows)
+    heads = ("name", "dim", "input px", "µm/px", "licence of the weights", "gated", "commercial use")
+    return table(heads, rows) + "\n" + bullets(f"`{card.name}`: {card.source}" for card in cards)
 
 
 def _metrics() -> str:
@@ -59,7 +51,12 @@ def _extras(pyproject: Path) -> str:
     )
 
 
-def _results(folder: Path) -> str:
-    """Return the result tables that were written by benchmark runs, one after another."""
-    texts = [path.read_text(encoding="utf-8").strip() for path in sorted(folder.glob("*.md"))]
-    return "\n\n".join(texts) + "\n" if texts else "No run has been recorded in this version of the documentation.\n"
+def _protocols(task: Task) -> str:
+    protocols = list(task.protocols.values())
+    told = bullets(
+        f"`{one.name}` (version {one.version}, hash `{one.hash}`). {' '.join([one.title + '.', *one.notes])}"
+        for one in protocols
+    )
+    controls = {one.name: one for protocol in protocols for one in task.controls(protocol)}
+    named = bullets(one.title + (f" (it is given {one.needs})" if one.needs else "") for one in controls.values())
+    return f"### {task.name}\n\n{told}\nControls in each of its tables:\n\n{named}"

@@ -5,6 +5,7 @@
 ``fidelity.md``         every equation of every system, and how well it is known
 ``api/*.md``            one page a room
 ``guides/_*.md``        tables that guides include
+``results/*.md``        tables that benchmark runs wrote
 ``changelog.md``        the fragments of ``changelog.d``, then what was released
 ======================  ==========================================================
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from _ext import api_pages, changelog_page, guide_tables, system_pages
+from _ext import api_pages, changelog_page, guide_tables, result_pages, system_pages
 
 
 def write_pages(docs: Path) -> None:
@@ -22,6 +23,7 @@ def write_pages(docs: Path) -> None:
         **system_pages.pages(docs),
         **api_pages.pages(),
         **guide_tables.pages(docs),
+        **result_pages.pages(docs),
         **changelog_page.pages(docs.parent),
     }
     for name, text in texts.items():
@@ -29,7 +31,7 @@ def write_pages(docs: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-    for folder in ("systems", "api"):
+    for folder in ("systems", "api", "results"):
         for path in (docs / folder).glob("*.md"):
             if f"{folder}/{path.name}" not in texts:
                 path.unlink()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-GENERATED = [ROOT / "docs" / name for name in ("_build", "api", "systems", "tables")]
+GENERATED = [ROOT / "docs" / name for name in ("_build", "api", "results", "systems", "tables")]
 FENCE = re.compile(
     r"^<!-- (?P<mark>runs|prints) -->\n+```(?:\{code-block\} )?(?P<language>\w+)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,

@@ -12,7 +12,7 @@ import expressor
 from expressor.cli import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
-GENERATED = [ROOT / "docs" / name for name in ("_build", "api", "systems", "tables")]
+GENERATED = [ROOT / "docs" / name for name in ("_build", "api", "results", "systems", "tables")]
 WRITTEN = sorted(
     path
     for path in [
@@ -112,3 +112,15 @@ def test_changelog_fragments() -> None:
         assert match, path.name
         assert match[1] in kinds, path.name
         assert path.read_text(encoding="utf-8").strip(), path.name
+
+
+def test_axes_stand_in_the_glossary() -> None:
+    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"^([a-z]+)\n  ", text, re.MULTILINE))
+    used: dict[str, str] = {}
+    for path in (ROOT / "src/expressor").rglob("*.py"):
+        for axes in re.findall(r'\b[A-Z]\w*\[[\w.]+, "([^"]*)"\]', path.read_text(encoding="utf-8")):
+            used |= {axis.lstrip("*#_?"): path.name for axis in axes.split() if re.fullmatch(r"[*#_?]*[a-z]+", axis)}
+    assert {"spot", "gene"} <= set(used)
+    missing = {axis: file for axis, file in used.items() if axis and axis not in known}
+    assert not missing, missing
