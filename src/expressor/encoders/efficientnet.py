@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from expressor.core.errors import DataError, FormatError
 from expressor.core.optional import need
 from expressor.encoders.cards import WEIGHTS_SHA256
-from expressor.encoders.device import choose_device, run_in_micro_batches
+from expressor.encoders.network import NetworkEncoder, choose_device
 from expressor.encoders.registry import EncoderCard
 
 # (repeats, kernel, stride, expansion, channels out) of the seven stages; the stem has 32 channels, the head 1280.
@@ -100,37 +99,18 @@ class EfficientNetLite0(nn.Module):
         return self.head(self.blocks(self.stem(x)))
 
 
-class EfficientNetEncoder:
-    """EfficientNet-Lite0 as an :class:`~expressor.encoders.Encoder`; the pooled feature is the mean of the 49 tokens."""
-
-    def __init__(self, card: EncoderCard, network: EfficientNetLite0, device: torch.device) -> None:
-        self.card = card
-        self.network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.identity = (card.name, card.revision, f"{card.mean}{card.std}", "float32", device.type)
-        self._device = device
-        mean = torch.tensor(card.mean, device=device).view(3, 1, 1)
-        std = torch.tensor(card.std, device=device).view(3, 1, 1)
-        self._scale, self._shift = 1.0 / (255.0 * std), -mean / std
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """See :class:`~expressor.encoders.Encoder`."""
-        return run_in_micro_batches(
-            lambda x: self._maps(x).mean(dim=(2, 3)), pixels, size=MICRO_BATCH, device=self._device
-        )
-
-    def tokens(self, pixels: np.ndarray) -> np.ndarray:
-        """See :class:`~expressor.encoders.Encoder`."""
-        return run_in_micro_batches(
-            lambda x: self._maps(x).flatten(2).transpose(1, 2), pixels, size=MICRO_BATCH, device=self._device
-        )
-
-    def _maps(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x.float() * self._scale + self._shift)
-
-
-def load(card: EncoderCard, device: str = "auto") -> EfficientNetEncoder:
-    """Load the encoder from the installed wheel; see :func:`expressor.encoders.encoder`."""
-    return EfficientNetEncoder(card, load_network(), choose_device(device))
+def load(card: EncoderCard, device: str = "auto") -> NetworkEncoder:
+    """Load the encoder from the installed wheel; its pooled feature is the mean of the 49 tokens."""
+    network = load_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return NetworkEncoder(
+        card,
+        network,
+        pooled=lambda x: network(x).mean(dim=(2, 3)),
+        tokens=lambda x: network(x).flatten(2).transpose(1, 2),
+        device=choose_device(device),
+        micro_batch=MICRO_BATCH,
+        weights=WEIGHTS_SHA256,
+    )
 
 
 def load_network() -> EfficientNetLite0:

@@ -123,9 +123,9 @@ def encoder_card(name: str) -> EncoderCard:
         return known[name]
     library, _, model = name.partition(":")
     if library in ("timm", "hf") and model:
-        from expressor.encoders import hub
+        from expressor.encoders.hub import card_for
 
-        return hub.card_for(library, model)
+        return card_for(library, model)
     if library == "precomputed":
         raise DataError(
             f"{name!r} names features that are already there, not an encoder",
