@@ -55,7 +55,8 @@ pitch 200 um) and the haematoxylin-eosin pictures.
 - Counts: the four tables joined (a gene that a table does not list has no count in that section); genes detected in fewer
   than {min_spots} of {spots} spots left out: {genes} of {listed} listed genes stay, and {lost:.3g} % of the counts are lost.
   `obs["total_counts"]` is the library size over all listed genes, computed before that filter.
-- `obs["cluster"]` (expression cluster) and `obsm["cell_types"]` (proportions estimated with stereoscope) are the authors'.
+- `obs["cluster"]` (expression cluster; none for a few spots with hardly any count) and
+  `obsm["cell_types"]` (proportions estimated with stereoscope) are the authors'.
 
 | section | spots | counts | picture (px) | size (MB) |
 |---|---|---|---|---|
@@ -112,7 +113,7 @@ def join_counts(parts: list[ad.AnnData]) -> ad.AnnData:
     obs = whole.obs[list(OBS)].copy()
     obs["total_counts"] = np.asarray(counts.sum(axis=1)).ravel().astype(np.int64)
     for key in ("section", "patient", "cluster"):
-        obs[key] = pd.Categorical(obs[key].astype(str))
+        obs[key] = pd.Categorical(obs[key].astype(str).where(obs[key].notna()))
     joined = ad.AnnData(kept, obs=obs, var=pd.DataFrame(index=whole.var_names[spots_with >= MIN_SPOTS]))
     joined.uns["listed_genes"] = int(whole.n_vars)
     return joined

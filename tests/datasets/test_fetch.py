@@ -85,12 +85,18 @@ def server() -> Iterator[Server]:
         yield state
 
 
+class QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *client: object) -> None:
+        """A client that hangs up is part of the tests."""
+
+
 class serving:
     def __enter__(self) -> Server:
         self.state = Server()
         handler = type("Bound", (Handler,), {"server_state": self.state})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
+        self.http = QuietServer(("127.0.0.1", 0), handler)
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.thread.start()
         self.state.url = f"http://127.0.0.1:{self.http.server_address[1]}/file.bin"

@@ -6,8 +6,12 @@ import anndata as ad
 import numpy as np
 
 from expressor.core.errors import DataError, check_choice
+from expressor.data import keys
+from expressor.data.readers.legacy_st import read_legacy_st
 from expressor.datasets.assemble import join, local_folder, place, read_local
 from expressor.datasets.dataset import Dataset
+from expressor.datasets.fetch import fetch
+from expressor.datasets.sources import ORIGINS, remote_files
 
 SECTIONS = ("MOB1", "MOB2", "MOB3")
 ARRAY_UNIT_UM = 100.0
@@ -66,14 +70,20 @@ def mouse_olfactory_bulb(*, sections: Sequence[str] | None = None) -> Dataset:
 def _load(section: str) -> tuple[ad.AnnData, str]:
     folder = local_folder("mob", f"{section}.h5ad", f"{section}.jpg")
     if folder is None:
-        raise NotImplementedError
-    adata = read_local(folder / f"{section}.h5ad")
-    points = np.asarray(adata.obsm["spatial"], dtype=np.float64)
+        paths = {role: fetch(file) for role, file in remote_files("mob", section).items()}
+        adata = read_legacy_st(
+            paths["counts"], paths["spots"], None, section=section, um_per_px="from_pitch", array_unit_um=ARRAY_UNIT_UM
+        )
+        image, source = paths["image"], ORIGINS["mob"].url
+    else:
+        adata = read_local(folder / f"{section}.h5ad")
+        image, source = folder / f"{section}.jpg", str(folder)
+    points = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)
     placed = place(
         adata,
         section=section,
         patient=None,
-        image=folder / f"{section}.jpg",
+        image=image,
         points=points,
         um_per_px=_estimate_scale(adata.obs[["array_x", "array_y"]].to_numpy(dtype=np.float64), points),
         spot_diameter_um=SPOT_DIAMETER_UM,
@@ -81,7 +91,7 @@ def _load(section: str) -> tuple[ad.AnnData, str]:
         technology=TECHNOLOGY,
         keep=("array_x", "array_y"),
     )
-    return placed, str(folder)
+    return placed, source
 
 
 def _estimate_scale(array: np.ndarray, points: np.ndarray) -> float:
