@@ -14,6 +14,7 @@ from expressor.train.bilevel import (
     difference_hypergradient,
     forward_hypergradient,
     inner_steps,
+    lookahead_hypergradient,
     neumann_hypergradient,
     unrolled_hypergradient,
 )
@@ -204,6 +205,18 @@ def test_neumann_series_is_the_derivative_of_the_minimiser() -> None:
     few = neumann_hypergradient(inner, outer_loss, weights, outer, None, None, terms=2, lr=lr)
     step = torch.eye(4, dtype=torch.float64) - lr * a
     torch.testing.assert_close(few.gradient, lr * (c + step @ c + step @ step @ c), rtol=1e-12, atol=1e-15)
+
+
+def test_one_step_ahead_is_the_gradient_through_that_step() -> None:
+    toy = Toy()
+    outer = toy.outer.clone().requires_grad_()
+    start = {name: one.clone().requires_grad_() for name, one in toy.weights.items()}
+    step = torch.autograd.grad(toy.inner(start, outer, toy.batches[0]), list(start.values()), create_graph=True)
+    after = {name: one - 0.1 * two for (name, one), two in zip(start.items(), step)}
+    (expected,) = torch.autograd.grad(toy.outer_loss(after, outer, toy.held), outer)
+    found = lookahead_hypergradient(toy.inner, toy.outer_loss, toy.weights, toy.outer, toy.batches[0], toy.held, lr=0.1)
+    torch.testing.assert_close(found.gradient, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.weights["0.bias"], after["0.bias"].detach(), rtol=1e-12, atol=0)
 
 
 def test_wrong_settings_are_refused() -> None:

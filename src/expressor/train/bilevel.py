@@ -10,6 +10,7 @@ forward_hypergradient        one scalar                   about two ordinary ste
 unrolled_hypergradient       any shape                    keeps every inner step for the way back; memory grows with H
 difference_hypergradient     one scalar                   2 H ordinary steps; exact up to the step of the difference
 neumann_hypergradient        any shape                    at a stationary point; no inner steps, one vector product a term
+lookahead_hypergradient      any shape                    through one plain gradient step; about two ordinary steps
 ===========================  ===========================  ==========================================================
 """
 
@@ -315,6 +316,26 @@ def neumann_hypergradient(
     return Hypergradient(by_outer - lr * mixed, loss, {name: one.detach() for name, one in w.items()})
 
 
+def lookahead_hypergradient(
+    inner: Loss, outer_loss: Loss, weights: Weights, outer: Tensor, batch: Any, outer_batch: Any, *, lr: float
+) -> Hypergradient:
+    """Differentiate through one plain gradient step ``w - lr * grad``, as meta-learnt loss weights do.
+
+    The parameters are those of :func:`neumann_hypergradient`; ``lr`` is the step, > 0. The weights returned are those after it.
+    """
+    check_range(lr, name="lr", low=0, open_low=True)
+    w = {name: one.detach().requires_grad_() for name, one in weights.items()}
+    free = outer.detach().requires_grad_()
+    with torch.enable_grad():
+        gradient = torch.autograd.grad(
+            inner(w, free, batch), list(w.values()), create_graph=True, materialize_grads=True
+        )
+    after = {name: one.detach() - lr * step.detach() for (name, one), step in zip(w.items(), gradient)}
+    loss, by_weight, by_outer = _gradients(outer_loss, after, outer, outer_batch)
+    (mixed,) = torch.autograd.grad(gradient, free, grad_outputs=list(by_weight.values()), materialize_grads=True)
+    return Hypergradient(by_outer - lr * mixed, loss, after)
+
+
 def _check(outer: Tensor, batches: Sequence[Any], rule: AdamRule, *, scalar: bool) -> None:
     if scalar and outer.shape != ():
         raise DataError(
@@ -402,4 +423,5 @@ def _derive_forward(
     with warnings.catch_warnings():
         # torch builds its forward-mode decompositions with torch.jit.script, which it has itself deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.func.jvp(gradient, (dict(weights), outer), (dict(tangent), torch.ones_like(outer)))
+        found: Any = torch.func.jvp(gradient, (dict(weights), outer), (dict(tangent), torch.ones_like(outer)))
+    return found
