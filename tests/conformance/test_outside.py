@@ -13,7 +13,7 @@ import expressor as ex
 from expressor.core import registry
 from expressor.estimator.conformance import CHECKS, check_system
 
-from .conftest import OUTSIDE
+OUTSIDE = Path(__file__).parent / "outside" / "gene_ridge"
 
 
 @pytest.mark.parametrize("check", CHECKS)

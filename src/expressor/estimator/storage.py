@@ -24,6 +24,7 @@ import shutil
 import struct
 import tempfile
 import tokenize
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -148,14 +149,16 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except FormatError:
         raise
     except (OSError, zipfile.BadZipFile, struct.error, tokenize.TokenError, ArithmeticError, AttributeError, EOFError, LookupError,
-            MemoryError, RuntimeError, SyntaxError, TypeError, ValueError) as error:  # fmt: skip
+            MemoryError, RuntimeError, SyntaxError, TypeError, ValueError, Warning) as error:  # fmt: skip
         raise FormatError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _read_npy(file: Any, size: int) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, fortran, dtype = read_header[version](file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what NumPy would only wonder at, this package did not write
+        shape, fortran, dtype = read_header[version](file)
     body = file.read(size)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(body) or any(length < 0 for length in shape):
         raise FormatError(

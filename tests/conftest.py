@@ -1,4 +1,4 @@
-"""Installs the outside system for the tests that want it, and takes it away again."""
+"""A system of an outside package, installed for the tests that want it and taken away again."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from expressor.core import registry
 
-OUTSIDE = Path(__file__).parent / "outside" / "gene_ridge"
+OUTSIDE = Path(__file__).parent / "conformance" / "outside" / "gene_ridge"
 
 
 @pytest.fixture(scope="module")
