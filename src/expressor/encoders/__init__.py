@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from expressor.encoders.cache import FeatureCache
     from expressor.encoders.descriptor import COLOUR_FEATURES
     from expressor.encoders.encoding import PatchSource, encode
+    from expressor.encoders.precomputed import PrecomputedFeatures, read_features
     from expressor.encoders.registry import Encoder, EncoderCard, encoder, encoder_card, encoders
 
 _NAMES = {
@@ -15,10 +16,12 @@ _NAMES = {
     "EncoderCard": "registry",
     "FeatureCache": "cache",
     "PatchSource": "encoding",
+    "PrecomputedFeatures": "precomputed",
     "encode": "encoding",
     "encoder": "registry",
     "encoder_card": "registry",
     "encoders": "registry",
+    "read_features": "precomputed",
 }
 
 __all__ = [
@@ -27,10 +30,12 @@ __all__ = [
     "EncoderCard",
     "FeatureCache",
     "PatchSource",
+    "PrecomputedFeatures",
     "encode",
     "encoder",
     "encoder_card",
     "encoders",
+    "read_features",
 ]
 
 

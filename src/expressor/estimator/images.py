@@ -24,6 +24,7 @@ from expressor.data.spatial import (
 )
 from expressor.encoders.cache import FeatureCache, open_cache
 from expressor.encoders.encoding import encode
+from expressor.encoders.precomputed import read_features
 from expressor.encoders.registry import Encoder
 from expressor.encoders.registry import encoder as load_encoder
 
@@ -97,6 +98,69 @@ def image_features(
     return features
 
 
+def attach_features(
+    adata: AnnData,
+    files: str | Path | Mapping[str, str | Path],
+    *,
+    key: str,
+    within_um: float = 25.0,
+    kind: str | None = None,
+    table: str | None = None,
+) -> None:
+    """Write features that another tool computed into ``obsm[key]``, in place; use them as ``encoder="precomputed:<key>"``.
+
+    Parameters
+    ----------
+    adata
+        Spots in the tissue layout.
+    files
+        The feature file of a single section, or one for each section by its name.
+    key
+        Where to write, for example ``"X_uni"``. Must not exist yet.
+    within_um
+        Where patches are matched by place: farthest accepted distance between a spot and a patch centre, micrometres.
+    kind, table
+        See :func:`expressor.encoders.read_features`.
+
+    Raises
+    ------
+    DataError
+        A section has no file, a spot no patch, or the files differ in the number of features.
+    FormatError
+        A file is damaged.
+    """
+    if key in adata.obsm:
+        raise DataError(f"obsm[{key!r}] exists already", fix="Choose another key, or delete it first.")
+    known = sections(adata)
+    by_section = dict(files) if isinstance(files, Mapping) else dict.fromkeys(known[:1], files)
+    absent = [section for section in known if section not in by_section]
+    if absent:
+        raise DataError(
+            f"{len(absent)} of {len(known)} sections have no feature file, for example {absent[0]!r}",
+            nearest=nearest_names(absent[0], by_section),
+            fix="Give a mapping from section to file.",
+        )
+    labels, out = section_of(adata).to_numpy(), None
+    for section in known:
+        rows = np.flatnonzero(labels == section)
+        read = read_features(by_section[section], kind=kind, table=table)
+        if read.names is not None:
+            part = read.for_names([str(name) for name in adata.obs_names[rows]])
+        else:
+            within_px = within_um / microns_per_pixel(adata, section)
+            part = read.for_centres(coordinates(adata)[rows], within_px=within_px)
+        if out is None:
+            out = np.empty((adata.n_obs, part.shape[1]), dtype=np.float32)
+        if part.shape[1] != out.shape[1]:
+            raise DataError(
+                "the feature files differ in the number of features",
+                expected=out.shape[1],
+                got=f"{part.shape[1]} in {read.source}",
+            )
+        out[rows] = part
+    adata.obsm[key] = out
+
+
 @contextmanager
 def _patches(
     adata: AnnData, section: str, rows: np.ndarray, spec: PatchSpec, images: dict[str, str | Path]
@@ -143,7 +207,7 @@ def _precomputed(adata: AnnData, key: str) -> np.ndarray:
             f"there are no precomputed features obsm[{key!r}]",
             expected="one of " + (", ".join(repr(one) for one in adata.obsm) or "(obsm is empty)"),
             nearest=nearest_names(key, adata.obsm),
-            fix="Write the features (spot, dim) there first; expressor.encoders.read_features reads files of other tools.",
+            fix="Write the features (spot, dim) there first; attach_features does so from files of other tools.",
         )
     found = adata.obsm[key]
     found = found.to_numpy() if hasattr(found, "to_numpy") else found

@@ -1,0 +1,285 @@
+"""Features that other tools computed: files of TRIDENT, of HEST's benchmark and of LazySlide, matched to spots by name or place."""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expressor.core.errors import DataError, ExpressorError, FormatError, check_choice, check_range, nearest_names
+from expressor.core.optional import need
+
+KINDS = ("trident", "hest", "lazyslide")
+"""The layouts that are read."""
+
+# What is refused before it is read: no real slide comes near.
+_MOST_VALUES = 4_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PrecomputedFeatures:
+    """Features of the patches of one slide.
+
+    Attributes
+    ----------
+    features
+        float32 (patch, dim), finite.
+    centres_px
+        float64 (patch, 2): centres of the patches, x and y in full-resolution pixels; None where the file has none.
+    names
+        Spot names (barcodes) of the patches, or None.
+    encoder
+        The encoder as the file names it; empty where it does not.
+    source
+        The file.
+    """
+
+    features: np.ndarray
+    centres_px: np.ndarray | None
+    names: tuple[str, ...] | None
+    encoder: str
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def for_names(self, names: Sequence[str]) -> np.ndarray:
+        """Return float32 (spot, dim) of the spots with these names, in this order.
+
+        Raises
+        ------
+        DataError
+            The file has no names, a name twice, or no features for a name.
+        """
+        if self.names is None:
+            raise DataError(
+                f"the features in {self.source} carry no spot names", fix="Match them by place: for_centres."
+            )
+        rows = {name: row for row, name in enumerate(self.names)}
+        if len(rows) != len(self.names):
+            raise DataError(f"{len(self.names) - len(rows)} spot names occur twice in {self.source}")
+        absent = [name for name in names if name not in rows]
+        if absent:
+            raise DataError(
+                f"{self.source} has no features for {len(absent)} of {len(names)} spots, for example {absent[0]!r}",
+                nearest=nearest_names(str(absent[0]), rows),
+                fix="Leave these spots out, or match by place: for_centres.",
+            )
+        return self.features[[rows[name] for name in names]]
+
+    def for_centres(self, centres_px: np.ndarray, *, within_px: float) -> np.ndarray:
+        """Return float32 (spot, dim): for each spot the features of the patch with the nearest centre.
+
+        Parameters
+        ----------
+        centres_px
+            (spot, 2), x and y in full-resolution pixels.
+        within_px
+            Farthest accepted distance.
+
+        Raises
+        ------
+        DataError
+            The file has no places, or a spot has no patch near enough.
+        """
+        check_range(within_px, name="within_px", low=0)
+        if self.centres_px is None or not len(self):
+            raise DataError(f"the features in {self.source} carry no places", fix="Match them by name: for_names.")
+        from scipy.spatial import cKDTree
+
+        distance, rows = cKDTree(self.centres_px).query(np.asarray(centres_px, dtype=np.float64))
+        far = distance > within_px
+        if far.any():
+            raise DataError(
+                f"{int(far.sum())} of {len(far)} spots have no patch in {self.source} near enough",
+                expected=f"a patch centre within {within_px:g} px",
+                got=f"{float(distance.max()):.1f} px at the farthest",
+                fix="Check that both are full-resolution pixels of the same image, or raise within_px.",
+            )
+        return self.features[rows]
+
+
+def read_features(path: str | Path, *, kind: str | None = None, table: str | None = None) -> PrecomputedFeatures:
+    """Read features that another tool computed.
+
+    Parameters
+    ----------
+    path
+        An HDF5 file of TRIDENT (``features`` and ``coords``, upper left corners at full resolution) or of HEST's benchmark
+        (``embeddings``, ``barcodes``, ``coords``), or a SpatialData zarr folder of LazySlide (a table ``<model>_tiles`` beside
+        the shapes of the tiles).
+    kind
+        ``"trident"``, ``"hest"`` or ``"lazyslide"``; told from the content where it is not given.
+    table
+        Which table of a LazySlide folder; needed where there are several.
+
+    Raises
+    ------
+    DataError
+        The file or the table does not exist, or the values are not finite.
+    FormatError
+        The file is damaged or laid out otherwise.
+    MissingExtra
+        zarr or pyarrow is needed and not installed.
+    """
+    path = Path(path).absolute()
+    if not path.exists():
+        raise DataError(f"there is no feature file {path}")
+    if kind is not None:
+        check_choice(kind, KINDS, name="kind")
+    if path.is_dir():
+        kind = kind or "lazyslide"
+    if kind == "lazyslide":
+        found = _read_lazyslide(path, table)
+    else:
+        found = _read_hdf5(path, kind)
+    bad = ~np.isfinite(found.features).all(axis=1)
+    if bad.any():
+        raise DataError(f"the features of {int(bad.sum())} of {len(bad)} patches in {path} are not finite")
+    return found
+
+
+def _read_hdf5(path: Path, kind: str | None) -> PrecomputedFeatures:
+    import h5py
+
+    readers: dict[str, Callable[[Any, Path], PrecomputedFeatures]] = {"trident": _read_trident, "hest": _read_hest}
+    with _reading(path), h5py.File(path, "r") as file:
+        told = "hest" if "embeddings" in file else "trident" if "features" in file else None
+        if kind is None and told is None:
+            raise FormatError(
+                f"{path} holds no features of a known layout",
+                expected="datasets 'features' and 'coords' (TRIDENT) or 'embeddings' and 'barcodes' (HEST)",
+                got=sorted(file),
+            )
+        return readers[kind or str(told)](file, path)
+
+
+def _read_trident(file: Any, path: Path) -> PrecomputedFeatures:
+    features = _table(file, "features", path)
+    corners = _table(file, "coords", path, dtype=np.float64)
+    stated = file["coords"].attrs
+    side = stated.get("patch_size_level0", stated.get("patch_size"))
+    if corners.shape != (len(features), 2) or side is None or not float(side) > 0:
+        raise FormatError(
+            f"'coords' of {path} does not place its patches",
+            expected=f"shape ({len(features)}, 2) and the attribute 'patch_size_level0'",
+            got=f"shape {corners.shape} and {sorted(stated)}",
+        )
+    return PrecomputedFeatures(
+        features=features,
+        centres_px=corners + float(side) / 2,
+        names=None,
+        encoder=str(file["features"].attrs.get("encoder", "")),
+        source=str(path),
+    )
+
+
+def _read_hest(file: Any, path: Path) -> PrecomputedFeatures:
+    features = _table(file, "embeddings", path)
+    if "barcodes" not in file and "barcode" not in file:
+        raise FormatError(f"{path} does not name its spots", expected="a dataset 'barcodes'", got=sorted(file))
+    stored = file["barcodes" if "barcodes" in file else "barcode"]
+    if stored.size != len(features):
+        raise FormatError(f"{path} does not name its spots", expected=f"{len(features)} barcodes", got=stored.size)
+    raw = np.asarray(stored).reshape(-1)
+    names = tuple(one.decode() if isinstance(one, bytes) else str(one) for one in raw)
+    centres = _table(file, "coords", path, dtype=np.float64) if "coords" in file else None
+    if centres is not None and centres.shape != (len(features), 2):
+        raise FormatError(
+            f"'coords' of {path} does not place its patches", expected=f"({len(features)}, 2)", got=centres.shape
+        )
+    return PrecomputedFeatures(features=features, centres_px=centres, names=names, encoder="", source=str(path))
+
+
+def _table(file: Any, key: str, path: Path, *, dtype: type = np.float32) -> np.ndarray:
+    if key not in file:
+        raise FormatError(f"{path} has no dataset {key!r}", got=sorted(file))
+    stored = file[key]
+    shape = tuple(getattr(stored, "shape", ()))
+    # TRIDENT writes one slide, some tools with a leading axis of length 1.
+    if len(shape) == 3 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) != 2 or stored.dtype.kind not in "fiu" or shape[0] * shape[1] > _MOST_VALUES:
+        raise FormatError(
+            f"{key!r} of {path} is not a table of numbers",
+            expected="(patch, number)",
+            got=f"{getattr(stored, 'dtype', '')} {shape}",
+        )
+    return np.asarray(stored[()], dtype=dtype).reshape(shape)
+
+
+def _read_lazyslide(path: Path, table: str | None) -> PrecomputedFeatures:
+    zarr = need("zarr", extra="spatial", purpose="read a SpatialData folder")
+    with _reading(path):
+        store = zarr.open_group(str(path), mode="r")
+        tables = sorted(store["tables"].group_keys()) if "tables" in store else []
+        if table is None:
+            tiles = [name for name in tables if name.endswith("_tiles")]
+            if len(tiles) != 1:
+                raise DataError(
+                    f"{path} has {len(tiles)} tables of tile features",
+                    got=tables,
+                    fix="Name the one to read with table=.",
+                )
+            table = tiles[0]
+        if table not in tables:
+            raise DataError(f"{path} has no table {table!r}", nearest=nearest_names(table, tables), got=tables)
+        group = store["tables"][table]
+        if not hasattr(group["X"], "shape"):
+            raise FormatError(f"the features of {table!r} in {path} are not a dense table")
+        features = _table(group, "X", path)
+        tile_ids = np.asarray(group["obs"]["tile_id"][()]).reshape(-1)
+        region = _text(group.attrs.get("region", "")) or "tiles"
+    centres = _tile_centres(path / "shapes" / region / "shapes.parquet", tile_ids)
+    return PrecomputedFeatures(
+        features=features,
+        centres_px=centres,
+        names=None,
+        encoder=table.removesuffix("_tiles"),
+        source=f"{path}::{table}",
+    )
+
+
+def _tile_centres(path: Path, tile_ids: np.ndarray) -> np.ndarray:
+    parquet = need("pyarrow.parquet", extra="spatial", purpose="read where the tiles of a slide are")
+    with _reading(path):
+        stored = parquet.read_table(path)
+        shapes = [_centre(one.as_py()) for one in stored["geometry"]]
+        ids = stored["tile_id"].to_pylist() if "tile_id" in stored.column_names else range(len(shapes))
+    places = dict(zip(ids, shapes))
+    absent = [one for one in tile_ids.tolist() if one not in places]
+    if absent:
+        raise FormatError(f"{path} has no shape for {len(absent)} of {len(tile_ids)} tiles, for example {absent[0]!r}")
+    return np.array([places[one] for one in tile_ids.tolist()], dtype=np.float64).reshape(-1, 2)
+
+
+def _centre(shape: bytes) -> tuple[float, float]:
+    """Middle of the bounding box of a polygon in well-known binary."""
+    order = "<" if shape[0] == 1 else ">"
+    kind, rings, points = struct.unpack_from(order + "III", shape, 1)
+    if kind % 1000 != 3 or rings < 1 or kind >= 1000:
+        raise FormatError("a tile is not a flat polygon", got=f"well-known binary of type {kind}")
+    values = np.frombuffer(shape, dtype=order + "f8", count=2 * points, offset=13).reshape(-1, 2)
+    low, high = values.min(axis=0), values.max(axis=0)
+    return float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2
+
+
+def _text(value: object) -> str:
+    return str(value[0]) if isinstance(value, list | tuple) and value else str(value)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever a reader raises on a damaged file into :class:`FormatError`; see its twin in the data room."""
+    try:
+        yield
+    except ExpressorError:
+        raise
+    except Exception as error:
+        raise FormatError(
+            f"{path} cannot be read ({type(error).__name__}: {str(error)[:200]})",
+            fix="The file is truncated, damaged or of another kind: copy or export it again.",
+        ) from error
