@@ -46,7 +46,7 @@ def simulate(rng: np.random.Generator, names: list[str], sections: list[str], *,
             var=pd.DataFrame(index=pd.Index(names, name="gene")),
         )
         part.layers["measured"] = measured.astype(np.float32)
-        half = 1.1 + 0.1 * np.abs(waves[:, :1])
+        half = rng.uniform(0.9, 1.3, len(names)) + 0.1 * np.abs(waves[:, :1])
         part.layers["lower"] = (predicted - half).astype(np.float32)
         part.layers["upper"] = (predicted + half).astype(np.float32)
         part.obsm["spatial"] = 600.0 + places * PITCH

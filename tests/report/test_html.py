@@ -141,7 +141,7 @@ def test_methods_names_and_units_are_escaped_too(make_run):
     evil = "<img src=x onerror=alert(1)>"
     evaluation = (folder / "evaluation.csv").read_text()
     (folder / "evaluation.csv").write_text(evaluation.replace("encoder + ridge", evil))
-    (folder / "methods.txt").write_text(f"{evil}\n\nReferences\n1. {evil} doi:10.1/\"><script>x</script>")
+    (folder / "methods.txt").write_text(f'{evil}\n\nReferences\n1. {evil} doi:10.1/"><script>x</script>')
     (folder / "environment.json").write_text(json.dumps({evil: evil}))
     page = Page(render(read_run(folder)))
     assert "img" not in page.tags
@@ -234,7 +234,10 @@ def test_json_cannot_leave_its_script():
 
 def test_methods_and_references_are_read_from_what_the_model_said(make_run):
     run = read_run(make_run(side=4))
-    assert methods_text(run) == ["Expression was predicted with AGL. A second line.", "Equations: 1 (paper), 6 (paper)."]
+    assert methods_text(run) == [
+        "Expression was predicted with AGL. A second line.",
+        "Equations: 1 (paper), 6 (paper).",
+    ]
     found = references(run)
     assert [one.text[:9] for one in found] == ["Auxiliary", "Andersson"]
     assert [one.address for one in found] == [
