@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from expressor.core.errors import DataError
-from expressor.genes import coexpression, detection_rate, hvg_scores, mean_expression, moran_i, rank_genes
+from expressor.genes import coexpression, detection_rate, dispersion, hvg_scores, mean_expression, moran_i, rank_genes
 
 FORMS = (np.asarray, np.asfortranarray, sparse.csr_matrix, sparse.csc_matrix, sparse.coo_matrix, sparse.csr_array)
 
@@ -51,6 +51,7 @@ def test_a_gene_alone_in_its_bin_gets_one_as_in_scanpy():
 
 SCORES = {
     "hvg": lambda X, coords, groups: hvg_scores(X),
+    "dispersion": lambda X, coords, groups: dispersion(X),
     "detection": lambda X, coords, groups: detection_rate(X),
     "mean": lambda X, coords, groups: mean_expression(X),
     "moran": moran_i,
@@ -75,17 +76,28 @@ def test_explicit_zeros_and_unsorted_or_repeated_entries_change_nothing():
         (np.array([3.0, 1, 1, 0, 3, 0, 1, 2]), np.array([2, 0, 2, 3, 1, 0, 3, 0]), np.array([0, 4, 6, 8])), shape=(4, 3)
     )
     assert (clean != messy).sum() == 0
-    for score in (hvg_scores, detection_rate, mean_expression):
+    for score in (hvg_scores, dispersion, detection_rate, mean_expression):
         np.testing.assert_array_equal(score(clean), score(messy))
     assert messy.nnz == 8
 
 
-@pytest.mark.parametrize("name", ["hvg", "detection", "mean", "moran"])
+@pytest.mark.parametrize("name", ["hvg", "dispersion", "detection", "mean", "moran"])
 def test_the_order_of_the_genes_does_not_matter(name):
     counts, coords, groups = tissue()
     order = np.random.default_rng(1).permutation(counts.shape[1])
     X = sparse.csr_matrix(np.log1p(counts))
     np.testing.assert_array_equal(SCORES[name](X, coords, groups)[order], SCORES[name](X[:, order], coords, groups))
+
+
+def test_dispersion_is_variance_over_mean():
+    counts, _, _ = tissue()
+    with np.errstate(invalid="ignore"):
+        expected = counts.var(axis=0, ddof=1) / counts.mean(axis=0)
+    np.testing.assert_allclose(dispersion(sparse.csr_matrix(counts)), expected, rtol=1e-12)
+    assert np.isnan(dispersion(counts)[0])
+    assert dispersion(counts)[1] == 0
+    with pytest.raises(DataError, match="at least two observations"):
+        dispersion(counts[:1])
 
 
 def naive_moran(x, coords, groups, k):
@@ -173,7 +185,7 @@ def test_ranking_is_best_first_ties_by_name_nan_last_in_any_order(scores, random
 def test_values_that_are_not_finite_are_refused(bad):
     X = np.ones((4, 3))
     X[0, 0] = bad
-    for score in (hvg_scores, detection_rate, mean_expression):
+    for score in (hvg_scores, dispersion, detection_rate, mean_expression):
         with pytest.raises(DataError, match="not finite; got 1 of them"):
             score(sparse.csr_matrix(X))
 

@@ -5,9 +5,13 @@ from typing import Any
 
 _HOMES = {
     "FittedRecipe": "recipes",
+    "HestPatches": "patches",
+    "PatchSpec": "patches",
+    "Patches": "patches",
     "Recipe": "recipes",
     "SCALES": "fields",
     "Split": "splits",
+    "TissueImage": "images",
     "check_leak": "splits",
     "check_spatial": "spatial",
     "expression": "fields",
@@ -19,12 +23,19 @@ _HOMES = {
     "leave_one_group_out": "splits",
     "library_size": "fields",
     "microns_per_pixel": "spatial",
+    "open_image": "images",
     "random_spots": "splits",
     "read": "fields",
+    "read_hest": "readers",
+    "read_legacy_st": "readers",
+    "read_spatialdata": "readers",
+    "read_visium": "readers",
+    "read_visium_hd": "readers",
     "sections": "spatial",
     "spatial_blocks": "splits",
     "split_from_labels": "splits",
     "spot_diameter_um": "spatial",
+    "write_h5ad": "writing",
 }
 
 __all__ = sorted(_HOMES)

@@ -21,8 +21,8 @@ MAX_RATIO = 2000
 """Largest believable ratio of declared to stored bytes; deflate reaches 1032."""
 
 _ONE_FILE = "Copy the data into one file first."
-# What damaged bytes make our own parsing raise. TypeError, KeyError and the like raised by our own code are bugs, and stay.
-_OF_VALUES = (OSError, ValueError, EOFError, ArithmeticError)
+# Raised by our own code these are bugs, which must stay visible; damaged bytes make it raise ValueError and the like.
+_BUGS = (TypeError, AttributeError, LookupError, NameError, AssertionError, NotImplementedError)
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     except (ExpressorError, MemoryError):
         raise
     except Exception as error:
-        if _is_raised_here(error.__traceback__) and not isinstance(error, _OF_VALUES):
+        if isinstance(error, _BUGS) and _is_raised_here(error.__traceback__):
             raise
         reason = " ".join(str(error).split())[:200]
         raise FormatError(

@@ -11,6 +11,7 @@ _HOMES = {
     "coexpression": "panels",
     "detect_namespace": "ids",
     "detection_rate": "panels",
+    "dispersion": "panels",
     "hvg_scores": "panels",
     "mean_expression": "panels",
     "moran_i": "panels",
