@@ -345,7 +345,8 @@ def load(folder: str | Path) -> Any:
         model.history_ = arrays.pop("history_")
         model.genes_in_ = GeneVocab.read(folder / "genes.tsv")
         model.n_features_in_ = len(model.genes_in_)
-        model.environment_ = dict(read_json(folder / "environment.json"))
+        model.environment_ = read_json(folder / "environment.json")
+        str(model.environment_["versions"]["expressor"])  # must be there to save again
         tensors = storage.read_tensors(folder / "model.safetensors") if "model.safetensors" in config["sha256"] else {}
         model._restore(State(fitted, arrays, tensors))
     except FormatError:
