@@ -388,7 +388,7 @@ def with_features(features: Any, y: Any, *, genes: typing.Sequence[str] | None =
     y
         Targets, (obs,) or (obs, gene).
     genes
-        Names of the columns of ``y``; ``"0"``, ``"1"``, ... where neither they nor a DataFrame give any.
+        Names of the columns of ``y``; ``"y0"``, ``"y1"``, ... where neither they nor a DataFrame give any.
 
     Raises
     ------
@@ -403,7 +403,7 @@ def with_features(features: Any, y: Any, *, genes: typing.Sequence[str] | None =
     if not isinstance(y, pd.DataFrame):
         y = np.asarray(y, dtype=np.float32)
         y = y.reshape(len(y), -1)
-        genes = genes or [str(i) for i in range(y.shape[1])]
+        genes = genes or [f"y{i}" for i in range(y.shape[1])]
     adata = fields.read(y, genes=genes)
     if adata.n_obs != len(matrix):
         raise DataError("features and targets differ in length", expected=f"{len(matrix)} rows of y", got=adata.n_obs)
