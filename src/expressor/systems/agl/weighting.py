@@ -62,11 +62,12 @@ class Weighting(ABC):
 
 
 class FixedWeights(Weighting):
-    """Weights in order of rank that stay as they are."""
+    """Weights in order of rank that stay as they are; heads behind the last one that counts are not computed."""
 
     def __init__(self, weights: Tensor) -> None:
         self._weights = weights
-        self._n_active = count_active(weights, floor=FLOOR)
+        counting = torch.nonzero(weights >= FLOOR)
+        self._n_active = int(counting.max()) + 1 if len(counting) else 0
 
     @property
     def n_active(self) -> int:
