@@ -156,3 +156,52 @@ def test_numbers_in_words():
     assert summary.probability(0.0123) == "0.012"
     assert summary.count(1, "gene") == "1 gene"
     assert summary.count(1250, "gene") == "1,250 genes"
+
+
+def test_rows_of_the_benchmark_are_understood():
+    rows = pd.DataFrame(
+        [
+            {"method": "dkgsb", "title": "AGL: DkGSB", "kind": "model", "metric": "pearson", "value": 0.3,
+             "level": "sections", "design": "none", "section": "all", "protocol": "p", "version": 2, "hash": "abc"},
+            {"method": "dkgsb", "title": "AGL: DkGSB", "kind": "model", "metric": "pearson", "value": 0.3, "low": 0.29,
+             "high": 0.31, "level": "folds", "design": "sd over folds", "section": "all"},
+            {"method": "ridge", "title": "encoder + ridge", "kind": "control", "metric": "pearson", "value": 0.28},
+            {"method": "dkgsb", "title": "AGL: DkGSB", "kind": "model", "metric": "pearson", "value": 0.02,
+             "level": "sections", "reference": "ridge", "section": "all"},
+            {"method": "dkgsb", "title": "AGL: DkGSB", "kind": "model", "metric": "pearson", "value": 0.02, "low": 0.01,
+             "high": 0.03, "level": "spots", "reference": "ridge", "section": "all"},
+            {"method": "amal", "title": "AMAL", "kind": "rival", "metric": "pearson", "status": "refused",
+             "message": "no GPU", "value": np.nan},
+            {"method": "library", "title": "log library size", "kind": "control", "metric": "pearson", "value": 0.1,
+             "needs": "the library size of the test spots"},
+            {"method": "ridge", "title": "encoder + ridge", "kind": "control", "metric": "fitted:seconds", "value": 3.0},
+        ]
+    )  # fmt: skip
+    found = reading.tidy(rows)
+    scores = reading.scores(found, "pearson")
+    assert list(scores) == ["AGL: DkGSB", "encoder + ridge", "log library size"], "titles; a refusal is no score"
+    assert not scores["AGL: DkGSB"][""].is_bounded, "the spread over folds is no interval"
+    paired = reading.differences(found, "pearson")
+    assert paired[["method", "reference", "low", "level"]].values.tolist() == [
+        ["AGL: DkGSB", "encoder + ridge", 0.01, "spots"]
+    ]
+    assert set(found["metric"]) == {"pearson"}
+    said = " ".join(reading.remarks(found))
+    assert "Protocol p, version 2, hash abc." in said
+    assert "log library size uses the library size of the test spots, which nobody has" in said
+    assert "AMAL (targets as measured) has no number: no GPU" in said
+
+
+def test_a_real_benchmark_can_be_reported(make_run):
+    from expressor import bench
+    from expressor.report.html import render
+
+    results = bench.run("histology", protocol="simulated", methods=[])
+    folder = make_run(side=4)
+    results.to_csv(folder / "evaluation.csv", index=False)
+    run = read_run(folder)
+    scores = reading.scores(reading.tidy(run.evaluation), "pearson")
+    assert {"gene mean", "encoder + ridge", "log library size"} <= set(scores)
+    assert set(scores["encoder + ridge"]) == {"log1p_cp10k", "log1p_counts"}
+    assert scores["encoder + ridge"]["log1p_cp10k"].is_bounded
+    assert "encoder + ridge" in render(run)

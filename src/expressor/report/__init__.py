@@ -13,12 +13,14 @@ _NAMES = {
     "read_run": "run",
     "write_report": "html",
     "write_figures": "gallery",
+    "write_run": "writing",
     "methods_text": "methods",
     "references": "methods",
     "model_card": "modelcard",
     "write_model_card": "modelcard",
 }
-_MODULES = ("figures", "html", "methods", "modelcard", "run")
+_MODULES = ("figures", "html", "methods", "modelcard", "run", "writing")
+_DRAWING = ("figures", "gallery", "html")
 
 __all__ = [
     "Run",
@@ -29,11 +31,12 @@ __all__ = [
     "write_figures",
     "write_model_card",
     "write_report",
+    "write_run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMES or name in _MODULES:
+    if _NAMES.get(name, name) in _DRAWING:
         for module in ("matplotlib", "jinja2"):
             need(module, extra="report", purpose="draw figures and write reports")
     if name in _NAMES:

@@ -1,9 +1,11 @@
 """Turns ``evaluation.csv`` into the few tables a reader needs, and never one kind of number into another.
 
-The file is tidy: one row a number. ``method``, ``metric`` and ``value`` must be there. Understood besides: ``scale`` (of the
-targets), ``section`` (``all``, or a section's name), ``unit``, ``low`` and ``high`` (95 % interval), ``level`` (over what the
-interval is), ``n_undefined``, ``kind`` (``model``, ``rival`` or ``control``), ``source`` (``measured`` or ``claimed``), and
-``reference``: where it names a method, the row is the paired difference to that method.
+The file is tidy, one row a number, as :func:`expressor.bench.run` gives it. ``method``, ``metric`` and ``value`` must be there.
+Understood besides: ``title`` (the method's name for readers), ``scale`` (of the targets), ``section`` (``all``, or a section's
+name), ``low`` and ``high`` (95 % interval), ``level`` and ``design`` (over what, and how, the interval is made), ``n_undefined``,
+``kind`` (``model``, ``rival``, ``control``), ``status`` and ``message`` (``refused``, and why), ``needs`` (what a method was given
+beyond the image), ``source`` (``measured`` or ``claimed``), and ``reference``: where it names a method, the row is the paired
+difference to that method.
 """
 
 import re
@@ -20,7 +22,10 @@ HEADLINES = ("pcc", "pearson", "mean_pcc", "pcc_mean")
 SCALES = {"log1p_cp10k": "normalised counts", "log1p_counts": "raw counts"}
 _CONTROL = re.compile(r"ridge|mean|library|permut|colou?r|descriptor|null", re.IGNORECASE)
 _MODEL = re.compile(r"dkgsb|^agl$", re.IGNORECASE)
-WORDS = ("method", "scale", "section", "metric", "unit", "level", "kind", "source", "reference")
+WORDS = (
+    "method", "title", "kind", "scale", "section", "metric", "level", "design", "status", "message", "needs", "source",
+    "reference", "reference_of", "protocol", "version", "hash",
+)  # fmt: skip
 NUMBERS = ("value", "low", "high", "n_undefined")
 KINDS = ("model", "rival", "control")
 
@@ -65,8 +70,11 @@ def tidy(evaluation: pd.DataFrame) -> pd.DataFrame:
     table["n_undefined"] = table["n_undefined"].fillna(0).astype(int)
     table["section"] = [("all" if one.lower() in OVERALL else one) for one in table["section"]]
     table["source"] = table["source"].replace("", "measured")
+    titles = {method: title for method, title in zip(table["method"], table["title"]) if title}
+    for name in ("method", "reference"):
+        table[name] = [titles.get(one, one) for one in table[name]]
     table["kind"] = [one if one in KINDS else guess_kind(method) for one, method in zip(table["kind"], table["method"])]
-    return table
+    return table[~table["metric"].str.startswith("fitted:")].reset_index(drop=True)
 
 
 def guess_kind(method: str) -> str:
@@ -108,7 +116,8 @@ def scores(table: pd.DataFrame, metric: str, *, source: str = "measured") -> dic
 
     Where a method has rows of single sections only, the score is their mean, without an interval.
     """
-    mine = table[(table["metric"] == metric) & (table["source"] == source) & (table["reference"] == "")]
+    mine = _measured(table, metric, source)
+    mine = mine[mine["reference"] == ""]
     rank = {kind: position for position, kind in enumerate(KINDS)}
     methods = sorted(dict.fromkeys(zip(mine["method"], mine["kind"])), key=lambda one: rank[one[1]])
     return {
@@ -127,29 +136,51 @@ def kinds(table: pd.DataFrame) -> dict[str, str]:
 
 
 def differences(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return the paired differences of one metric over all sections: method, reference, scale, value, low, high."""
-    mine = table[(table["metric"] == metric) & (table["reference"] != "") & (table["section"] == "all")]
-    mine = mine.drop_duplicates(["method", "reference", "scale"])
-    return mine[["method", "reference", "scale", "value", "low", "high"]].reset_index(drop=True)
+    """Return paired differences over all sections: method, reference, reference_of, scale, value, low, high, level."""
+    mine = _measured(table, metric)
+    mine = mine[(mine["reference"] != "") & (mine["section"] == "all")]
+    mine = pd.concat([mine[_is_bounded(mine)], mine[~_is_bounded(mine)]])
+    mine = mine.drop_duplicates(["method", "reference", "reference_of", "scale"]).sort_index()
+    return mine[["method", "reference", "reference_of", "scale", "value", "low", "high", "level"]].reset_index(
+        drop=True
+    )
 
 
 def per_section(table: pd.DataFrame, metric: str, scale: str) -> pd.DataFrame:
     """Return one metric of single sections, (method, section); methods in the table's order, NaN where there is no row."""
-    mine = table[
-        (table["metric"] == metric) & (table["scale"] == scale) & (table["source"] == "measured")
-        & (table["reference"] == "") & (table["section"] != "all")
-    ]  # fmt: skip
+    mine = _measured(table, metric)
+    mine = mine[(mine["scale"] == scale) & (mine["reference"] == "") & (mine["section"] != "all")]
     wide = mine.pivot_table(index="method", columns="section", values="value", aggfunc="mean", dropna=False, sort=False)
     return wide.reindex([one for one in scores(table, metric) if one in wide.index])
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """Return what must be said beside the numbers: the protocol, unfair advantages, refusals."""
+    said = []
+    for row in table[table["protocol"] != ""].drop_duplicates(["protocol", "hash"]).itertuples():
+        said.append(f"Protocol {row.protocol}, version {str(row.version).removesuffix('.0')}, hash {row.hash}.")
+    for row in table[table["needs"] != ""].drop_duplicates("method").itertuples():
+        said.append(f"{row.method} uses {row.needs}, which nobody has for an image alone.")
+    for row in table[table["status"] == "refused"].drop_duplicates(["method", "scale"]).itertuples():
+        said.append(f"{row.method} ({scale_words(str(row.scale))}) has no number: {row.message}")
+    return said
+
+
+def _measured(table: pd.DataFrame, metric: str, source: str = "measured") -> pd.DataFrame:
+    return table[(table["metric"] == metric) & (table["source"] == source) & (table["status"] != "refused")]
+
+
+def _is_bounded(rows: pd.DataFrame) -> pd.Series:
+    # The spread over folds of the same spots is written as bounds too, and is no interval.
+    return np.isfinite(rows["low"]) & np.isfinite(rows["high"]) & (rows["design"] != "sd over folds")
 
 
 def _overall(rows: pd.DataFrame) -> Score:
     whole = rows[rows["section"] == "all"]
     if len(whole):
         # One mean may stand there with several intervals (over sections, patients, spots): the first that has bounds.
-        bounded = whole[np.isfinite(whole["low"]) & np.isfinite(whole["high"])]
+        bounded = whole[_is_bounded(whole)]
         row = (bounded if len(bounded) else whole).iloc[0]
-        return Score(
-            float(row["value"]), float(row["low"]), float(row["high"]), int(row["n_undefined"]), str(row["level"])
-        )
+        low, high = (float(row["low"]), float(row["high"])) if len(bounded) else (float("nan"), float("nan"))
+        return Score(float(row["value"]), low, high, int(row["n_undefined"]), str(row["level"]))
     return Score(float(rows["value"].mean()), float("nan"), float("nan"), int(rows["n_undefined"].max()))

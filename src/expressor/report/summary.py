@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from expressor.report import evaluation as reading
@@ -78,7 +79,7 @@ def _on_accuracy(evaluation: pd.DataFrame) -> list[str]:
 def _against(table: pd.DataFrame, metric: str, scale: str, model: str, control: str, score: reading.Score) -> str:
     found = reading.differences(table, metric)
     paired = found[(found["method"] == model) & (found["reference"] == control) & (found["scale"] == scale)]
-    if paired.empty:
+    if paired.empty or not np.isfinite(paired.iloc[0][["low", "high"]].astype(float)).all():
         return (
             f"The strongest control, {control}, reaches {_with_interval(score)}; "
             "without a paired interval neither is shown to be better."

@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from expressor.bench.claims import claims
+from expressor.core import registry
 from expressor.data import keys
 from expressor.report import evaluation as reading
 from expressor.report import summary
@@ -33,12 +36,22 @@ def facts(run: Run) -> list[tuple[str, str]]:
     for key, term in (("encoder", "Image encoder"), ("auxiliaries", "Auxiliary genes")):
         if isinstance(parameters, Mapping) and parameters.get(key) is not None:
             found.append((term, str(parameters[key])))
-    if holds(run, "k"):
-        found.append(("Auxiliaries kept", f"{int(run.history['k'].dropna().iloc[-1]):,}"))
+    kept = _auxiliaries_kept(run)
+    if kept is not None:
+        found.append(("Auxiliaries kept", f"{kept:,}"))
     found.append(
-        ("Measured too", "yes" if run.values("measured") is not None else "no: a prediction from the image alone")
+        ("Measured", "in the same spots" if run.values("measured") is not None else "nothing: the image alone")
     )
     return found
+
+
+def _auxiliaries_kept(run: Run) -> int | None:
+    """Return the fitted model's ``k``; the last of the history where the model's file does not say."""
+    fitted = run.config.get("fitted", {})
+    k = fitted.get("k_", fitted.get("k")) if isinstance(fitted, Mapping) else None
+    if isinstance(k, int):
+        return k
+    return int(pd.to_numeric(run.history["k"]).dropna().iloc[-1]) if holds(run, "k") else None
 
 
 def headline(run: Run) -> dict[str, Any] | None:
@@ -58,7 +71,6 @@ def headline(run: Run) -> dict[str, Any] | None:
     ]
     low, high = min([0.0, *numbers]), max([*numbers, 0.1])
     span = (high - low) or 1.0
-    claims = reading.scores(table, metric, source="claimed")
 
     def mark(score: reading.Score) -> dict[str, Any]:
         at = [
@@ -76,10 +88,8 @@ def headline(run: Run) -> dict[str, Any] | None:
             {"method": method, "kind": kinds[method], "cells": [mark(by[one]) if one in by else None for one in scales]}
             for method, by in scores.items()
         ],
-        "claims": [
-            (method, reading.scale_words(scale) if scale else "", score)
-            for method, by in claims.items() for scale, score in by.items()
-        ],
+        "claims": _claims(run, table, metric),
+        "remarks": reading.remarks(table),
         "differences": list(reading.differences(table, metric).itertuples(index=False)),
         "sections": [
             (reading.scale_words(one), reading.per_section(table, metric, one)) for one in scales
@@ -90,6 +100,20 @@ def headline(run: Run) -> dict[str, Any] | None:
             for other in dict.fromkeys(table["metric"]) if other != metric
         ],
     }  # fmt: skip
+
+
+def _claims(run: Run, table: pd.DataFrame, metric: str) -> list[tuple[str, str, str]]:
+    """Return what is claimed elsewhere as (what, number, where): of the evaluation, and of the folder of the run's system."""
+    found = [
+        (method, summary.number(one.value, 3), reading.scale_words(scale) if scale else "")
+        for method, by_scale in reading.scores(table, metric, source="claimed").items() for scale, one in by_scale.items()
+    ]  # fmt: skip
+    system = run.config.get("system")
+    if system in registry.systems():
+        for claim in claims([str(system)]):
+            spread = f" \N{PLUS-MINUS SIGN} {summary.number(claim.spread, 3)}" if math.isfinite(claim.spread) else ""
+            found.append((f"{claim.method}, {claim.data}", f"{summary.number(claim.value, 3)}{spread}", claim.source))
+    return found
 
 
 def gene_axis(run: Run) -> Callable[[float], float]:
