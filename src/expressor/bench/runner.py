@@ -94,8 +94,16 @@ def run(
 
 
 def run_cell(task: Task, protocol: Protocol, method: Method, fold_name: str, key: Key) -> Cell:
-    """Fit one method on one fold and judge it. Only errors that the package raises on purpose count as a refusal."""
+    """Fit one method on one fold and judge it."""
     fold = next(one for one in _prepared(task, protocol)[1] if one.name == fold_name)
+    return judge(task, protocol, fold, method, key)[1]
+
+
+def judge(task: Task, protocol: Protocol, fold: Fold, method: Method, key: Key) -> tuple[Any, Cell]:
+    """Fit one method on one fold and judge it; return the fitted model with its cell.
+
+    Only errors that the package raises on purpose count as a refusal; the model is None then.
+    """
     seen = fold.test if method.needs else task.blind(fold.test)
     start = time.perf_counter()
     try:
@@ -106,9 +114,9 @@ def run_cell(task: Task, protocol: Protocol, method: Method, fold_name: str, key
         finished_at = time.perf_counter()
         tables = task.score(protocol, fold, key.variant, tables)
     except ExpressorError as error:
-        return Cell(key, status="refused", message=f"{type(error).__name__}: {error}")
+        return None, Cell(key, status="refused", message=f"{type(error).__name__}: {error}")
     seconds = {"fit_seconds": fitted_at - start, "predict_seconds": finished_at - fitted_at}
-    return Cell(key, tables=tables, fitted=_numbers(model) | seconds)
+    return model, Cell(key, tables=tables, fitted=_numbers(model) | seconds)
 
 
 def _fit(model: Any, method: Method, fold: Fold) -> None:

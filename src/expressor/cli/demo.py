@@ -37,6 +37,7 @@ def demo(
         Open the report in the browser at the end.
     """
     from expressor.bench import runner
+    from expressor.bench.store import Key
     from expressor.bench.task import find_task
     from expressor.report.writing import MARK, write_run
 
@@ -55,7 +56,7 @@ def demo(
     model: Any = None
     jobs = [(variant, methods[name]) for variant in protocol.variants for name in (*RIVALS, MODEL)]
     for variant, method in progress(jobs, what="fitting and judging"):
-        fitted, cell = runner.judge(task, protocol, fold, method, variant, seed)
+        fitted, cell = runner.judge(task, protocol, fold, method, Key(method.name, fold.name, variant, seed, ""))
         cells.append(cell)
         if method.name == MODEL and variant == protocol.variants[0]:
             model = fitted
