@@ -140,6 +140,16 @@ def test_a_part_of_the_spots_is_no_contradiction(seed, share):
     check_spatial(adata[keep].copy())
 
 
+def test_cells_may_overlap_and_coincide():
+    adata = tissue()
+    adata.obsm["spatial"] = 1000 + np.random.default_rng(0).normal(0, 80, (adata.n_obs, 2))
+    adata.obsm["spatial"][:9] = 1000.0
+    check_spatial(adata)
+    adata.uns["spatial"]["a"]["metadata"]["pitch_um"] = 200.0
+    with pytest.raises(DataError, match="got 0.0 px between neighbours. Several spots have one position"):
+        check_spatial(adata)
+
+
 def test_pitch_of_a_jittered_grid():
     assert pitch_px(tissue().obsm["spatial"]) == pytest.approx(200, rel=0.05)
     assert np.isnan(pitch_px(np.zeros((1, 2))))

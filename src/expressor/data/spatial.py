@@ -163,7 +163,7 @@ def check_spatial(adata: AnnData) -> None:
     """Refuse positions that do not fit their image or their scale.
 
     Checked in each section: positions are there and finite; the um per pixel are stated and plausible; no spot lies outside the
-    image; spots do not overlap; the measured pitch agrees with the technology's, where ``metadata["pitch_um"]`` states it.
+    image, nor do their distances betray positions in a smaller one; the pitch agrees with ``metadata["pitch_um"]``, where stated.
 
     Raises
     ------
@@ -218,33 +218,44 @@ def _check_pitch(adata: AnnData, section: str, coords: np.ndarray) -> None:
     pitch = pitch_px(coords)
     if math.isnan(pitch):
         return
-    um_per_px = microns_per_pixel(adata, section)
-    diameter = _number(_part(adata, section, keys.SCALEFACTORS).get(keys.SPOT_DIAMETER, math.nan))
     stated = _number(_part(adata, section, keys.METADATA, need=False).get(keys.PITCH_UM, math.nan))
-    # Spots of an array never overlap; of bins the diameter is the pitch. The wanted pitch is known either way.
     if stated > 0:
-        wanted = stated / um_per_px
-        # Too wide a pitch is no proof on a handful of spots, which need not be neighbours.
-        wrong = pitch < wanted * (1 - PITCH_TOLERANCE) or (len(coords) >= 30 and pitch > wanted * (1 + PITCH_TOLERANCE))
-        expected = f"{stated:g} um, which is {wanted:.1f} px at {um_per_px:.4g} um per pixel"
-    else:
-        wanted, wrong = diameter, pitch < 0.7 * diameter
-        expected = f"at least the spot diameter of {diameter:.1f} px"
-    if not wrong:
+        _check_stated_pitch(adata, section, pitch, stated, n_spots=len(coords))
         return
-    fix = f"State the right um per pixel; {um_per_px * wanted / pitch:.4g} would agree with the pitch." if stated > 0 else (
-        "Give positions and spot diameter in pixels of the same image."
-    )  # fmt: skip
+    # Cells and other shapes may overlap, so close spots alone prove nothing. Spots of an array are one to two diameters apart, and
+    # a pitch that is this times a known factor betrays positions in a smaller image.
+    diameter = _number(_part(adata, section, keys.SCALEFACTORS).get(keys.SPOT_DIAMETER, math.nan))
     for name, factor in _image_factors(adata, section):
-        if abs(math.log(pitch / (wanted * factor))) < 0.15 or (
-            not stated > 0 and wanted * factor <= pitch <= 4 * wanted * factor
-        ):
-            fix = f"The positions look multiplied by {name} ({factor:g}); divide them by it to get full-resolution pixels."
-            break
+        if pitch < 0.7 * diameter and 0.9 * factor <= pitch / diameter <= 2.2 * factor:
+            raise DataError(
+                f"the spots of section {section!r} are too close for the stated scale",
+                expected=f"at least the spot diameter of {diameter:.1f} px", got=f"{pitch:.1f} px between neighbours",
+                fix=_DIVIDE.format(name=name, factor=factor),
+            )  # fmt: skip
+
+
+_DIVIDE = "The positions look multiplied by {name} ({factor:g}); divide them by it to get full-resolution pixels."
+
+
+def _check_stated_pitch(adata: AnnData, section: str, pitch: float, stated_um: float, *, n_spots: int) -> None:
+    um_per_px = microns_per_pixel(adata, section)
+    ratio = pitch * um_per_px / stated_um
+    # Too wide a pitch is no proof on a handful of spots, which need not be neighbours.
+    if ratio >= 1 - PITCH_TOLERANCE and (ratio <= 1 + PITCH_TOLERANCE or n_spots < 30):
+        return
+    fix = "Several spots have one position; correct them."
+    if ratio > 0:
+        fix = f"State the right um per pixel; {um_per_px / ratio:.4g} would agree with the pitch."
+        for name, factor in _image_factors(adata, section):
+            if abs(math.log(ratio / factor)) < 0.15:
+                fix = _DIVIDE.format(name=name, factor=factor)
+                break
     raise DataError(
-        f"the spots of section {section!r} are too {'close' if pitch < wanted else 'far apart'} for the stated scale",
-        expected=expected, got=f"{pitch:.1f} px between neighbours", fix=fix,
-    )  # fmt: skip
+        f"the spots of section {section!r} are too {'close' if ratio < 1 else 'far apart'} for the stated scale",
+        expected=f"{stated_um:g} um, which is {stated_um / um_per_px:.1f} px at {um_per_px:.4g} um per pixel",
+        got=f"{pitch:.1f} px between neighbours",
+        fix=fix,
+    )
 
 
 def grid(
