@@ -19,7 +19,10 @@ def test_entering_the_room_imports_nothing_heavy():
 
 
 def test_data_sets_need_no_torch():
-    code = "import sys; from expressor.datasets import her2st, example; her2st(); example('histology'); print('torch' in sys.modules)"
+    code = (
+        "import sys; from expressor.datasets import her2st, example; her2st(); example('histology'); "
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
