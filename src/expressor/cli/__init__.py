@@ -39,8 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ``EXPRESSOR_DEBUG=1`` shows the whole traceback instead.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        sys.stderr.write("expressor: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as after `| head`; the interpreter must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         sys.stdout.write(_usage())
+        sys.stdout.flush()
         return 0
     from expressor.core.errors import ExpressorError, check_choice
 
@@ -58,10 +71,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"expressor: {error}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("expressor: interrupted\n")
-        return 130
-    except BrokenPipeError:
-        # The reader of a pipe has gone, as after `| head`; the interpreter must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -22,10 +23,13 @@ def parse(kind: Callable[..., T], words: Sequence[str], *, prog: str, default: A
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a plain table; numbers are right-aligned."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=Text(title, style="italic"), title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
     for position, name in enumerate(columns):
         numeric = all(isinstance(row[position], int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+        # As plain text: in rich's own markup the extra of "expressor[slides]" would be a style.
+        table.add_row(*(Text(f"{value:.3f}" if isinstance(value, float) else str(value)) for value in row))
     console.print(table)

@@ -15,7 +15,13 @@ _NAMES = {
     "simulate_auxiliaries": "simulate",
     "simulate_tissue": "simulate",
 }
-__all__ = sorted(_NAMES)
+_SETS = ("her2st", "mouse_olfactory_bulb")
+__all__ = sorted([*_NAMES, "names"])
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the real data sets; each is a function here that gives a :class:`Dataset`."""
+    return _SETS
 
 
 def __getattr__(name: str) -> Any:
