@@ -220,6 +220,8 @@ def test_jpeg_is_a_small_data_uri(tmp_path):
     uri = as_jpeg_uri(np.zeros((3000, 2000, 3), np.uint8), longest=500)
     image = Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1])))
     assert max(image.size) == 500
+    noise = np.random.default_rng(0).integers(0, 255, (900, 700, 3), dtype=np.uint8)
+    assert len(as_jpeg_uri(noise, budget=150_000)) <= 150_000 < len(as_jpeg_uri(noise))
 
 
 @pytest.mark.parametrize(("most", "nice"), [(0.9, 0.5), (1.0, 1.0), (4.99, 2.0), (730, 500), (1000, 1000)])

@@ -24,7 +24,7 @@ from expressor.report.page import page_data
 from expressor.report.run import Run, read_run
 from expressor.report.tables import facts, flatten, gene_axis, headline
 
-SCRIPTS = ("codec.js", "tissue.js", "chooser.js", "table.js", "main.js")
+SCRIPTS = ("codec.js", "tissue.js", "scatter.js", "chooser.js", "table.js", "main.js")
 PANELS = {
     "tissue": "Tissue",
     "measured": "Measured",

@@ -49,11 +49,8 @@ def page_data(run: Run) -> dict[str, Any]:
 
 
 def _sections(run: Run) -> list[dict[str, Any]]:
-    longest = 1600
     shown = {section: picture(run.predictions, section) for section in run.sections}
     pictured = sum(one.pixels is not None for one in shown.values())
-    # About a fifth of a byte a pixel: many sections get smaller pictures, so that the file stays one that can be mailed.
-    longest = int(min(longest, max(360, math.sqrt(PICTURE_BUDGET / max(pictured, 1) / 0.3))))
     places = np.asarray(run.predictions.obsm[keys.SPATIAL], dtype=float)
     sections, first = [], 0
     for section, one in shown.items():
@@ -63,7 +60,7 @@ def _sections(run: Run) -> list[dict[str, Any]]:
             {
                 "name": section, "first": first, "box": one.box, "umPerPx": one.um_per_px, "diameter": one.spot_diameter,
                 "drawn": drawn_diameter(one.spot_diameter, mine), "pitch": max(spot_pitch(mine), one.spot_diameter),
-                "image": None if one.pixels is None else as_jpeg_uri(one.pixels, longest=longest),
+                "image": None if one.pixels is None else as_jpeg_uri(one.pixels, budget=PICTURE_BUDGET // pictured),
                 "x": payload.pack_floats(mine[:, 0]), "y": payload.pack_floats(mine[:, 1]), "grid": None,
                 "ids": [str(name) for name in run.predictions.obs_names[rows]],
             }

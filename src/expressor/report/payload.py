@@ -103,6 +103,6 @@ def _pack_gene(columns: list[np.ndarray], bits: int) -> dict[str, Any]:
         planes = steps.view(np.uint8).reshape(len(values), bits // 8)[:, ::-1]
         parts.append(np.ascontiguousarray(planes.T).tobytes())
         ranges.append([low, low + span])
-    deflate = zlib.compressobj(level=9, wbits=-15)
+    deflate = zlib.compressobj(level=6, wbits=-15)
     data = deflate.compress(b"".join(parts)) + deflate.flush()
     return {"data": base64.b64encode(data).decode("ascii"), "ranges": ranges}

@@ -76,13 +76,27 @@ def _crop(image: np.ndarray, box: Box, scale: float, diameter: float, um_per_px:
     return Picture(shown, image[top:bottom, left:right], diameter, um_per_px)
 
 
-def as_jpeg_uri(pixels: np.ndarray, *, longest: int = 1400, quality: int = 82) -> str:
-    """Return the picture as a JPEG data URI, shrunk so that its longest side is at most ``longest`` pixels."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    held = io.BytesIO()
-    image.save(held, format="JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode("ascii")
+def as_jpeg_uri(pixels: np.ndarray, *, longest: int = 1600, budget: int | None = None) -> str:
+    """Return the picture as a JPEG data URI.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (row, column, 3).
+    longest
+        Of its longer side, px; larger pictures are shrunk.
+    budget
+        Characters that it may take; it is shrunk further, down to 240 px, until it fits.
+    """
+    while True:
+        image = Image.fromarray(pixels)
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+        held = io.BytesIO()
+        image.save(held, format="JPEG", quality=82, optimize=True)
+        uri = "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode("ascii")
+        if budget is None or len(uri) <= budget or longest <= 240:
+            return uri
+        longest = max(240, int(0.8 * min(longest, max(image.size))))
 
 
 def drawn_diameter(diameter: float, places: np.ndarray) -> float:

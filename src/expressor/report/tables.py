@@ -10,6 +10,7 @@ import pandas as pd
 from expressor.bench.claims import claims
 from expressor.core import registry
 from expressor.data import keys
+from expressor.metrics.records import METRICS
 from expressor.report import evaluation as reading
 from expressor.report import summary
 from expressor.report.gallery import holds
@@ -95,11 +96,34 @@ def headline(run: Run) -> dict[str, Any] | None:
             (reading.scale_words(one), reading.per_section(table, metric, one)) for one in scales
             if not reading.per_section(table, metric, one).empty
         ],
-        "others": [
-            (reading.metric_words(other), reading.scores(table, other))
-            for other in dict.fromkeys(table["metric"]) if other != metric
-        ],
+        "others": _others(table, metric, scales),
     }  # fmt: skip
+
+
+def _others(table: pd.DataFrame, headline: str, scales: list[str]) -> list[dict[str, Any]]:
+    """Return one table a scale: its words, the other metrics (title, arrow, meaning), and (method, scores) a row."""
+    arrows = {
+        "higher": "\N{UPWARDS ARROW}",
+        "lower": "\N{DOWNWARDS ARROW}",
+        "one": "best at 1",
+        "nominal": "best at nominal",
+    }
+    metrics = [one for one in dict.fromkeys(table["metric"]) if one != headline]
+    scores = {metric: reading.scores(table, metric) for metric in metrics}
+    found = []
+    for scale in scales:
+        shown = [metric for metric in metrics if any(scale in by_scale for by_scale in scores[metric].values())]
+        if not shown:
+            continue
+        methods = dict.fromkeys(method for metric in shown for method in scores[metric])
+        records = [METRICS.get(metric) for metric in shown]
+        heads = [
+            (reading.metric_words(metric), arrows[record.direction] if record else "", record.meaning if record else "")
+            for metric, record in zip(shown, records)
+        ]
+        rows = [(method, [scores[metric].get(method, {}).get(scale) for metric in shown]) for method in methods]
+        found.append({"scale": reading.scale_words(scale), "heads": heads, "rows": rows})
+    return found
 
 
 def _claims(run: Run, table: pd.DataFrame, metric: str) -> list[tuple[str, str, str]]:

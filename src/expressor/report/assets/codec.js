@@ -55,18 +55,18 @@ function quantile(sorted, fraction) {
 }
 
 // The same colour ranges as expressor/report/colours.py.
-function valueRange(...arrays) {
+function valueRange(arrays, fraction = 0.995) {
   const known = arrays.filter(Boolean).flatMap(finite).sort((a, b) => a - b);
   if (!known.length) return [0, 1];
   const low = known[0];
-  const high = quantile(known, 0.995);
+  const high = quantile(known, fraction);
   return high > low ? [low, high] : [low, low + (Math.abs(low) || 1)];
 }
 
 function widthRange(values) {
   const known = finite(values);
   const [least, most] = known.reduce(([a, b], one) => [Math.min(a, one), Math.max(b, one)], [Infinity, -Infinity]);
-  return most - least < 0.01 * most ? [0, most] : valueRange(values);
+  return most - least < 0.01 * most ? [0, most] : valueRange([values]);
 }
 
 function errorRange(values) {

@@ -25,6 +25,7 @@ class Page {
   constructor(images) {
     this.tissue = new Tissue($("panels"), data, images);
     this.tissue.onMark = (index, at) => this.tell(index, at);
+    this.scatter = $("scatter") && new Scatter($("scatter"));
     this.cache = new Map();
     this.chooser = new Chooser(
       { search: $("gene-search"), list: $("gene-list"), order: $("gene-order"), count: $("gene-none") },
@@ -86,68 +87,8 @@ class Page {
       "aria-label",
       `${this.gene.name} in section ${section.name}. Arrow keys move from spot to spot, plus and minus zoom, 0 shows all.`,
     );
-    if ($("scatter")) this.scatter();
+    this.scatter?.draw(this.spots, section.rows);
     this.tell(this.tissue.marked);
-  }
-
-  // Predicted against measured in this section, the marked spot ringed.
-  scatter() {
-    const canvas = $("scatter");
-    const dense = Math.min(window.devicePixelRatio || 1, 2);
-    const size = canvas.clientWidth;
-    if (!size) return;
-    canvas.width = canvas.height = Math.round(size * dense);
-    const context = canvas.getContext("2d");
-    context.setTransform(dense, 0, 0, dense, 0, 0);
-    context.clearRect(0, 0, size, size);
-    const style = getComputedStyle(document.documentElement);
-    const ink = (name) => style.getPropertyValue(`--${name}`).trim();
-    const { measured, predicted } = this.spots;
-    const { rows } = this.tissue.section;
-    const [low, high] = valueRange(measured, predicted);
-    const [left, bottom, pad] = [26, size - 22, 6];
-    const px = (v) => left + pad + ((v - low) / (high - low)) * (size - left - 2 * pad);
-    const py = (v) => bottom - pad - ((v - low) / (high - low)) * (bottom - 2 * pad);
-    context.strokeStyle = ink("rule");
-    context.beginPath();
-    context.moveTo(left, 0);
-    context.lineTo(left, bottom);
-    context.lineTo(size, bottom);
-    context.stroke();
-    context.setLineDash([4, 3]);
-    context.strokeStyle = ink("muted");
-    context.beginPath();
-    context.moveTo(px(low), py(low));
-    context.lineTo(px(high), py(high));
-    context.stroke();
-    context.setLineDash([]);
-    context.fillStyle = ink("muted");
-    context.font = "10px system-ui, sans-serif";
-    for (const { value, text } of ticksOf([low, high], 4)) {
-      context.textAlign = "center";
-      context.fillText(text, px(value), size - 9);
-      context.textAlign = "right";
-      context.fillText(text, left - 5, py(value) + 3);
-    }
-    const dot = (i, radius) => {
-      context.beginPath();
-      context.arc(px(measured[i]), py(predicted[i]), radius, 0, 2 * Math.PI);
-    };
-    context.fillStyle = ink("accent");
-    context.globalAlpha = rows.length > 1500 ? 0.25 : 0.55;
-    for (const i of rows) {
-      if (!Number.isFinite(measured[i]) || !Number.isFinite(predicted[i])) continue;
-      dot(i, 2.1);
-      context.fill();
-    }
-    context.globalAlpha = 1;
-    const marked = this.tissue.marked < 0 ? -1 : rows[this.tissue.marked];
-    if (marked >= 0 && Number.isFinite(measured[marked])) {
-      dot(marked, 5);
-      context.strokeStyle = ink("ink");
-      context.lineWidth = 2;
-      context.stroke();
-    }
   }
 
   // What is known of the marked spot: in the sidebar, and beside the pointer.
@@ -169,7 +110,7 @@ class Page {
       $("spot").textContent = `Spot ${id}: ${lines.map((one) => one.join(" ")).join(", ")}`;
       this.tip(tip, id, lines, at);
     }
-    if ($("scatter") && this.spots?.measured) this.scatter();
+    if (this.spots) this.scatter?.ring(index < 0 ? -1 : section.first + index);
   }
 
   tip(tip, id, lines, at) {

@@ -79,8 +79,8 @@ class Tissue {
   colour(layers, dense) {
     this.layers = layers;
     this.denseLayers = dense;
-    const own = this.look.own ? valueRange(layers.predicted) : null;
-    const shared = valueRange(layers.measured, layers.predicted);
+    const own = this.look.own ? valueRange([layers.predicted]) : null;
+    const shared = valueRange([layers.measured, layers.predicted]);
     this.ranges = {
       measured: shared,
       predicted: own || shared,
