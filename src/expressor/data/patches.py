@@ -14,13 +14,13 @@ import numpy as np
 
 from expressor.core.errors import DataError, FormatError, check_range, nearest_names
 from expressor.core.log import logger
+from expressor.data.files import check_hdf5
 from expressor.data.images import TissueImage, file_digest
 from expressor.data.pixels import decoding
 
 # Within this relative difference of scales, pixels are cut as they are: resampling would blur them and gain nothing, because
 # the scale itself is known no better.
 _SAME_SCALE = 0.02
-_MOST_PATCHES = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +158,7 @@ class HestPatches:
         self.path = Path(path).absolute()
         if not self.path.is_file():
             raise DataError(f"there is no patch file {self.path}")
+        check_hdf5(self.path)
         with decoding(self.path), h5py.File(self.path, "r") as file:
             missing = [key for key in ("img", "barcode") if key not in file]
             if missing:
@@ -171,8 +172,6 @@ class HestPatches:
                     expected="uint8 (patch, px, px, 3)",
                     got=f"{dtype} {shape}",
                 )
-            if max(shape[0], file["barcode"].size) > _MOST_PATCHES:
-                raise FormatError(f"{self.path} declares {shape[0]} patches", expected=f"at most {_MOST_PATCHES}")
             names = np.asarray(file["barcode"]).reshape(-1)
             self.names = np.array([one.decode() if isinstance(one, bytes) else str(one) for one in names], dtype=object)
             coords = (

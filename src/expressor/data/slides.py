@@ -2,6 +2,7 @@
 
 import math
 import re
+import struct
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from PIL import Image
 
 from expressor.core.errors import ExpressorError, FormatError, MissingExtra
 from expressor.core.optional import need
-from expressor.data.pixels import PixelSource, WholeSource, decoding
+from expressor.data.pixels import PixelSource, WholeSource, check_size, decoding
 
 # Decoded tiles that are kept, because neighbouring patches share them.
 _KEPT_BYTES = 128 * 2**20
 _LARGEST_TILE = 64_000_000
 _MOST_LEVELS = 32
+_MOST_PIXELS = 10**11
+_MOST_DIRECTORIES = 4096
 # Rows of an uncompressed image without tiles that are read at a time.
 _ROWS = 64
 _OME_SIZE = re.compile(r'PhysicalSizeX="([0-9.eE+-]+)"')
@@ -148,9 +151,6 @@ class _Layer:
                 expected="1, 3 or 4 channels of 8 or 16 bits",
                 got=f"{self.samples} of {self.dtype}",
             )
-        if int(page.photometric) not in (1, 2, 6):
-            # White-is-zero, palettes and CMYK: Pillow knows them.
-            raise _NoCodec(f"{page.photometric.name} colour", is_tiled=False, pixels=self.width * self.height)
         self._planes = self.samples if int(page.planarconfig) == 2 and self.samples > 1 else 1
         pixel_bytes = self.dtype.itemsize * self.samples // self._planes
         self._row_bytes = self.width * pixel_bytes
@@ -171,10 +171,25 @@ class _Layer:
             self.tile_width, self.tile_height = self.width, int(page.rowsperstrip)
         if min(self.width, self.height, self.tile_width, self.tile_height) < 1:
             raise FormatError(f"{path} declares tiles or levels without pixels")
-        if self.tile_width * self.tile_height > _LARGEST_TILE:
+        tile = self.tile_width * self.tile_height
+        if tile > max(4 * self.width * self.height, 2**20) or self.width * self.height > _MOST_PIXELS:
+            raise FormatError(
+                f"{path} declares {self.width} x {self.height} pixels in tiles of {self.tile_width} x {self.tile_height}",
+                expected=f"at most {_MOST_PIXELS} pixels, in tiles of about the image's size or less",
+            )
+        if int(page.photometric) not in (1, 2, 6):
+            # White-is-zero, palettes and CMYK: Pillow knows them.
+            raise _NoCodec(f"{page.photometric.name} colour", is_tiled=False, pixels=self.width * self.height)
+        if tile > _LARGEST_TILE:
             raise _NoCodec("one-piece", is_tiled=False, pixels=self.width * self.height)
         self.across, self.down = -(-self.width // self.tile_width), -(-self.height // self.tile_height)
         self._most_bytes = 2 * self.tile_width * self.tile_height * pixel_bytes + 4096
+        if self._is_plain and page.dataoffsets[0] + self.height * self._row_bytes > file.filehandle.size:
+            raise FormatError(
+                f"{path} is shorter than the image that it declares",
+                expected=f"{self.height * self._row_bytes} bytes of pixels",
+                got=f"{file.filehandle.size} bytes in all",
+            )
         if not self._is_plain and len(page.dataoffsets) < self.across * self.down * self._planes:
             raise FormatError(
                 f"{path} lacks tiles", expected=self.across * self.down * self._planes, got=len(page.dataoffsets)
@@ -234,10 +249,12 @@ class SlideSource:
     def __init__(self, path: Path) -> None:
         openslide = need("openslide", extra="slides", purpose="read whole-slide images")
         self.path = path
+        _check_declared_tiles(path)
         with decoding(path):
             self._slide = openslide.OpenSlide(str(path))
             self.sizes: tuple[tuple[int, int], ...] = tuple(self._slide.level_dimensions)
             self.um_per_px = _slide_scale(self._slide.properties)
+        check_size(*self.sizes[0], path=path, max_pixels=_MOST_PIXELS)
 
     def read(self, level: int, x0: int, y0: int, width: int, height: int) -> Image.Image:
         """See :class:`~expressor.data.pixels.PixelSource`."""
@@ -257,6 +274,42 @@ class SlideSource:
     def close(self) -> None:
         """See :class:`~expressor.data.pixels.PixelSource`."""
         self._slide.close()
+
+
+def _check_declared_tiles(path: Path) -> None:
+    """Refuse a TIFF-based slide that declares gigantic tiles: openslide ends the process when it cannot allocate one."""
+    with decoding(path), path.open("rb") as stream:
+        head = stream.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 16:
+            return
+        is_big = struct.unpack(order + "H", head[2:4])[0] == 43
+        count_format, entry_format, offset_format = ("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")
+        entry_size = struct.calcsize(order + entry_format)
+        offset = struct.unpack_from(order + offset_format, head, 8 if is_big else 4)[0]
+        seen: set[int] = set()
+        while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
+            seen.add(offset)
+            stream.seek(offset)
+            raw = stream.read(struct.calcsize(order + count_format))
+            if len(raw) < struct.calcsize(order + count_format):
+                return
+            count = min(struct.unpack(order + count_format, raw)[0], 4096)
+            raw = stream.read(count * entry_size + struct.calcsize(order + offset_format))
+            values = {}
+            for tag, kind, number, value in struct.iter_unpack(
+                order + entry_format, raw[: len(raw) // entry_size * entry_size]
+            ):
+                if number == 1 and kind in (3, 4, 16):
+                    values[tag] = struct.unpack_from(order + {3: "H", 4: "I", 16: "Q"}[kind], value.ljust(8, b"\0"))[0]
+            # Tags 256 and 257 are the sides of the image, 322 and 323 those of its tiles. Slides in one strip are left to openslide.
+            width, height = values.get(256, 0), values.get(257, 0)
+            tile = values.get(322, 0) * values.get(323, 0)
+            if tile > max(4 * width * height, 2**20) or tile > _LARGEST_TILE or width * height > _MOST_PIXELS:
+                raise FormatError(f"{path} declares {width} x {height} pixels in tiles of {tile} pixels")
+            if len(raw) < count * entry_size + struct.calcsize(order + offset_format):
+                return
+            offset = struct.unpack_from(order + offset_format, raw, count * entry_size)[0]
 
 
 def _slide_scale(properties: Any) -> float | None:

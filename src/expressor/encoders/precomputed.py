@@ -15,8 +15,8 @@ from expressor.core.optional import need
 KINDS = ("trident", "hest", "lazyslide")
 """The layouts that are read."""
 
-# What is refused before it is read: no real slide comes near.
-_MOST_VALUES = 4_000_000_000
+# Compressed numbers do not shrink below this share of their size; a file that declares more was made to fill the memory.
+_LEAST_SHARE = 1 / 1100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,11 +202,16 @@ def _table(file: Any, key: str, path: Path, *, dtype: type = np.float32) -> np.n
     # TRIDENT writes one slide, some tools with a leading axis of length 1.
     if len(shape) == 3 and shape[0] == 1:
         shape = shape[1:]
-    if len(shape) != 2 or stored.dtype.kind not in "fiu" or shape[0] * shape[1] > _MOST_VALUES:
+    if len(shape) != 2 or stored.dtype.kind not in "fiu":
         raise FormatError(
             f"{key!r} of {path} is not a table of numbers",
             expected="(patch, number)",
             got=f"{getattr(stored, 'dtype', '')} {shape}",
+        )
+    size = sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) if path.is_dir() else path.stat().st_size
+    if stored.dtype.itemsize * shape[0] * shape[1] * _LEAST_SHARE > size:
+        raise FormatError(
+            f"{key!r} of {path} declares more values than the file can hold", got=f"{shape} in {size} bytes"
         )
     return np.asarray(stored[()], dtype=dtype).reshape(shape)
 

@@ -13,6 +13,7 @@ from expressor.core.log import logger
 from expressor.data import keys
 from expressor.data.images import TissueImage, open_image
 from expressor.data.patches import HestPatches, Patches, PatchSpec
+from expressor.data.readers.hest import PATCHES
 from expressor.data.spatial import (
     check_spatial,
     coordinates,
@@ -166,9 +167,10 @@ def _patches(
     adata: AnnData, section: str, rows: np.ndarray, spec: PatchSpec, images: dict[str, str | Path]
 ) -> Iterator[Patches | HestPatches]:
     entry = adata.uns[keys.SPATIAL][section]
-    cut_before = entry.get(keys.METADATA, {}).get("patches", "")
-    if cut_before and section not in images:
-        yield HestPatches(cut_before).named(adata.obs_names[rows].to_numpy())
+    metadata = entry.get(keys.METADATA, {})
+    if metadata.get(PATCHES) and section not in images:
+        cut_before = HestPatches(str(metadata[PATCHES]), size_um=float(metadata.get("patch_um", 112.0)))
+        yield cut_before.named([str(name) for name in adata.obs_names[rows]])
         return
     image, factor = _open(adata, section, entry, images)
     with image:
