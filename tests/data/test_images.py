@@ -430,7 +430,7 @@ def fuzz(folder, tmp_path, name, times, seed):
 
 
 @pytest.mark.parametrize("name", FUZZED)
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning", "ignore::DeprecationWarning")
 def test_damaged_files_raise_our_errors_only(folder, tmp_path, name):
     sizes = fuzz(folder, tmp_path, name, 40, seed=1)
     assert 0 in sizes  # some are refused
@@ -438,7 +438,7 @@ def test_damaged_files_raise_our_errors_only(folder, tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUZZED)
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning", "ignore::DeprecationWarning")
 def test_damaged_files_by_the_thousand(folder, tmp_path, name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sizes = fuzz(folder, tmp_path, name, 1500, seed=2)

@@ -302,7 +302,7 @@ def _check_declared_tiles(path: Path) -> None:
             ):
                 if number == 1 and kind in (3, 4, 16):
                     values[tag] = struct.unpack_from(order + {3: "H", 4: "I", 16: "Q"}[kind], value.ljust(8, b"\0"))[0]
-            # Tags 256 and 257 are the sides of the image, 322 and 323 those of its tiles. Slides in one strip are left to openslide.
+            # Tags 256 and 257 are the sides of the image, 322 and 323 those of its tiles; slides in one strip have none.
             width, height = values.get(256, 0), values.get(257, 0)
             tile = values.get(322, 0) * values.get(323, 0)
             if tile > max(4 * width * height, 2**20) or tile > _LARGEST_TILE or width * height > _MOST_PIXELS:
