@@ -53,8 +53,8 @@ def test_error_scale_is_symmetric(run):
     assert low == -high
 
 
-def test_constant_width_is_drawn_from_zero():
-    assert colours.width_range(np.full(5, 1.8)) == (0.0, 1.8)
+def test_colour_ranges_of_constant_and_unknown_values():
+    assert colours.width_range(np.full(5, 1.8)) == (0.0, 3.6)
     assert colours.width_range(np.array([1.0, 2.0]))[0] == 1.0
     assert colours.value_range(np.array([np.nan])) == (0.0, 1.0)
     assert colours.error_range(None) == (-1.0, 1.0)
@@ -114,6 +114,13 @@ def test_k_path_ends_at_the_last_k(run):
     ax = figures.k_path(run.history)
     assert ax.lines[0].get_ydata()[-1] == 3600
     assert "3,600" in [text.get_text() for text in ax.texts]
+
+
+def test_k_path_leaves_out_what_came_after_the_search():
+    history = pd.DataFrame({"k": [9, 7, 5, 6, 6], "threshold": [0.5, 0.4, 0.3, np.nan, np.nan]})
+    ax = figures.k_path(history, kept=6)
+    assert ax.lines[0].get_ydata().tolist() == [9, 7, 5]
+    assert "6 kept" in [text.get_text() for text in ax.texts]
 
 
 def test_gene_bars_separate_the_trusted(run):

@@ -47,11 +47,15 @@ def value_range(*arrays: np.ndarray | None, percent: float = 99.5) -> tuple[floa
 
 
 def width_range(width: np.ndarray | None) -> tuple[float, float]:
-    """Return a colour range of interval widths; from zero where all are equal, so that a constant is not drawn as a contrast."""
+    """Return a colour range of interval widths; twice the width where all are equal, which puts it in the middle."""
     known = width[np.isfinite(width)] if width is not None else np.zeros(0)
-    if known.size and np.ptp(known) < 0.01 * known.max():
-        return 0.0, float(known.max())
-    return value_range(width)
+    return (0.0, 2 * float(known.max())) if is_constant(known) else value_range(width)
+
+
+def is_constant(width: np.ndarray) -> bool:
+    """Return whether all finite widths differ by less than a hundredth."""
+    known = width[np.isfinite(width)]
+    return bool(known.size and np.ptp(known) < 0.01 * known.max())
 
 
 def error_range(error: np.ndarray | None, *, percent: float = 99.0) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Draws every figure that a run holds something for: as files, and inside the page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from expressor.report import evaluation as reading
 from expressor.report import figures
 from expressor.report.figures.sheet import inline_svg
+from expressor.report.figures.training import search_of_k
 from expressor.report.run import Run, read_run
 
 
@@ -20,6 +22,10 @@ def write_figures(run: Run | str | Path, folder: str | Path | None = None) -> li
         A run or its folder.
     folder
         Where to write; by default ``figures`` in the run's folder.
+
+    Returns
+    -------
+    The files written.
     """
     run = run if isinstance(run, Run) else read_run(run)
     folder = Path(folder) if folder is not None else run.folder / "figures"
@@ -33,8 +39,8 @@ def write_figures(run: Run | str | Path, folder: str | Path | None = None) -> li
         drawn["predicted_against_measured"] = figures.predicted_against_measured(run)
         if run.values("lower") is not None:
             drawn["coverage"] = figures.coverage(run)
-    if holds(run, "k"):
-        drawn["k"] = figures.k_path(run.history)
+    if search_of_k(run.history).nunique() > 1:
+        drawn["k"] = figures.k_path(run.history, kept=auxiliaries_kept(run))
     if holds(run, "val_pcc"):
         drawn["learning"] = figures.learning(run.history)
     if len(table):
@@ -47,12 +53,16 @@ def write_figures(run: Run | str | Path, folder: str | Path | None = None) -> li
 def drawings(run: Run) -> list[tuple[str, str, str]]:
     """Return the page's drawn figures as (name, caption, SVG)."""
     found: list[tuple[str, Axes, str]] = []
-    if holds(run, "k"):
-        found.append(("k", figures.k_path(run.history), "How many auxiliary genes were kept, epoch by epoch."))
-    if holds(run, "val_pcc"):
+    if search_of_k(run.history).nunique() > 1:
         found.append(
-            ("learning", figures.learning(run.history), "Mean correlation on the spots kept apart for selection.")
+            (
+                "k",
+                figures.k_path(run.history, kept=auxiliaries_kept(run)),
+                "How many auxiliary genes were kept, while their number was learnt.",
+            )
         )
+    if holds(run, "val_pcc"):
+        found.append(("learning", figures.learning(run.history), "Mean correlation on spots kept apart from training."))
     if run.values("measured") is not None:
         found.append(
             ("calibration", figures.calibration(run),
@@ -70,3 +80,13 @@ def drawings(run: Run) -> list[tuple[str, str, str]]:
 def holds(run: Run, column: str) -> bool:
     """Return whether the history has a column with at least one value."""
     return column in run.history.columns and bool(run.history[column].notna().any())
+
+
+def auxiliaries_kept(run: Run) -> int | None:
+    """Return the fitted model's ``k``; the last of the search where the model's file does not say; None where nothing does."""
+    fitted = run.config.get("fitted", {})
+    k = fitted.get("k_", fitted.get("k")) if isinstance(fitted, Mapping) else None
+    if isinstance(k, int):
+        return k
+    searched = search_of_k(run.history)
+    return None if searched.empty else int(searched.iloc[-1])

@@ -13,7 +13,7 @@ from expressor.data import keys
 from expressor.metrics.records import METRICS
 from expressor.report import evaluation as reading
 from expressor.report import summary
-from expressor.report.gallery import holds
+from expressor.report.gallery import auxiliaries_kept
 from expressor.report.run import Run
 
 
@@ -37,22 +37,13 @@ def facts(run: Run) -> list[tuple[str, str]]:
     for key, term in (("encoder", "Image encoder"), ("auxiliaries", "Auxiliary genes")):
         if isinstance(parameters, Mapping) and parameters.get(key) is not None:
             found.append((term, str(parameters[key])))
-    kept = _auxiliaries_kept(run)
+    kept = auxiliaries_kept(run)
     if kept is not None:
         found.append(("Auxiliaries kept", f"{kept:,}"))
     found.append(
         ("Measured", "in the same spots" if run.values("measured") is not None else "nothing: the image alone")
     )
     return found
-
-
-def _auxiliaries_kept(run: Run) -> int | None:
-    """Return the fitted model's ``k``; the last of the history where the model's file does not say."""
-    fitted = run.config.get("fitted", {})
-    k = fitted.get("k_", fitted.get("k")) if isinstance(fitted, Mapping) else None
-    if isinstance(k, int):
-        return k
-    return int(pd.to_numeric(run.history["k"]).dropna().iloc[-1]) if holds(run, "k") else None
 
 
 def headline(run: Run) -> dict[str, Any] | None:

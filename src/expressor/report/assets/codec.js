@@ -63,10 +63,16 @@ function valueRange(arrays, fraction = 0.995) {
   return high > low ? [low, high] : [low, low + (Math.abs(low) || 1)];
 }
 
-function widthRange(values) {
+// Whether all widths differ by less than a hundredth; then their middle colour stands for all.
+function constantWidth(values) {
   const known = finite(values);
   const [least, most] = known.reduce(([a, b], one) => [Math.min(a, one), Math.max(b, one)], [Infinity, -Infinity]);
-  return most - least < 0.01 * most ? [0, most] : valueRange([values]);
+  return most - least < 0.01 * most ? most : null;
+}
+
+function widthRange(values) {
+  const constant = constantWidth(values);
+  return constant === null ? valueRange([values]) : [0, 2 * constant];
 }
 
 function errorRange(values) {

@@ -73,7 +73,7 @@ class Page {
     verdict.textContent = { true: "Trusted", false: "Not trusted", null: "No verdict" }[String(this.gene.trusted)];
     const known = Number.isFinite(this.gene.pcc ?? NaN);
     const bounds = Number.isFinite(this.gene.pcc_low ?? NaN) ? ` (${say(this.gene.pcc_low)} to ${say(this.gene.pcc_high)})` : "";
-    const words = [known ? `Held-out correlation ${say(this.gene.pcc)}${bounds}.` : "Its correlation is not known."];
+    const words = [known ? `Correlation on held-out tissue ${say(this.gene.pcc)}${bounds}.` : "Its correlation is not known."];
     if (this.spots.measured) {
       const here = correlation(this.spots.predicted, this.spots.measured, section.rows);
       words.push(

@@ -87,6 +87,10 @@ class Tissue {
       width: layers.width && widthRange(layers.width),
       error: layers.error && errorRange(layers.error),
     };
+    const constant = layers.width ? constantWidth(layers.width) : null;
+    for (const note of this.root.querySelectorAll(".same")) {
+      note.textContent = constant === null ? "" : `, ${say(constant)} in every spot`;
+    }
     for (const panel of this.panels) {
       if (this.ranges[panel.kind]) panel.label(this.ranges[panel.kind], this.data.stops[panel.kind]);
     }

@@ -82,6 +82,10 @@ def gene_map(
         cmap=colours.colormap(cmap), norm=Normalize(low, high), alpha=opacity, linewidths=0,
     )  # fmt: skip
     spots.set_array(np.ma.masked_invalid(values[rows]))
+    if kind == "width" and colours.is_constant(values):
+        ax.set_title(
+            f"{TITLES[kind]} (the same in every spot)", color=colours.INKS["ink"], fontsize=SIZE + 1, loc="left"
+        )
     spots.set_rasterized(len(rows) > 5000)
     ax.add_collection(spots)
     _draw_scale_bar(ax, shown)

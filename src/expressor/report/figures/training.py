@@ -1,4 +1,4 @@
-"""Along training: how many auxiliary genes were kept, and the correlation on the selection split."""
+"""Along training: how many auxiliary genes were kept, and the correlation on spots that were kept apart."""
 
 import numpy as np
 import pandas as pd
@@ -9,36 +9,56 @@ from expressor.report.colours import INKS
 from expressor.report.figures.sheet import SIZE, dress, new_axes, say_nothing_to_show
 
 
-def k_path(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the number of auxiliary genes kept, ``k``, along training.
+def k_path(history: pd.DataFrame, *, kept: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the number of auxiliary genes kept, ``k``, along the search for it.
 
     Parameters
     ----------
     history
-        One row an epoch with a column ``k``; rows without one (of other stages) are left out.
+        One row an epoch with a column ``k``. Where there is a column ``threshold`` (the cut that is learnt), rows without one
+        are of later trainings, which take ``k`` as it is, and are left out.
+    kept
+        The ``k`` of the fitted model, which may be that of an earlier epoch than the last.
     ax
         Axes to draw on; new ones by default.
     """
     ax = new_axes(ax, width=4.4, height=2.6)
-    return _path(ax, history, "k", y="Auxiliary genes kept (k)", from_zero=True, colour=INKS["accent"], form="{:,.0f}")
+    found = search_of_k(history)
+    if found.empty:
+        return say_nothing_to_show(ax, "The history holds no k")
+    _path(ax, found, y="Auxiliary genes kept (k)", from_zero=True, colour=INKS["accent"], form="{:,.0f}")
+    if kept is not None and kept != found.iloc[-1]:
+        ax.axhline(kept, color=INKS["eosin"], linewidth=1.0, linestyle=(0, (4, 3)))
+        ax.annotate(
+            f"{kept:,} kept", (1.0, kept), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
+            ha="right", color=INKS["eosin"], fontsize=SIZE - 1,
+        )  # fmt: skip
+    return ax
+
+
+def search_of_k(history: pd.DataFrame) -> pd.Series:
+    """Return ``k`` of the epochs in which it was searched for, float64; empty where the history does not hold it."""
+    if "k" not in history.columns:
+        return pd.Series(dtype=float)
+    k = pd.to_numeric(history["k"], errors="coerce")
+    if "threshold" in history.columns:
+        learnt = pd.to_numeric(history["threshold"], errors="coerce").notna()
+        k = k[learnt] if learnt.any() else k
+    return k.dropna().astype(float)
 
 
 def learning(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the mean correlation on the selection split, ``val_pcc``, along training."""
+    """Draw the mean correlation on the validation spots, ``val_pcc``, along training."""
     ax = new_axes(ax, width=4.4, height=2.6)
-    return _path(
-        ax, history, "val_pcc", y="Correlation, selection split", from_zero=False, colour=INKS["eosin"], form="{:.3f}"
-    )
-
-
-def _path(ax: Axes, history: pd.DataFrame, column: str, *, y: str, from_zero: bool, colour: str, form: str) -> Axes:
-    known = (
-        pd.to_numeric(history[column], errors="coerce").dropna()
-        if column in history.columns
-        else pd.Series(dtype=float)
-    )
+    known = pd.Series(dtype=float)
+    if "val_pcc" in history.columns:
+        known = pd.to_numeric(history["val_pcc"], errors="coerce").dropna()
     if known.empty:
-        return say_nothing_to_show(ax, f"The history holds no {column}")
+        return say_nothing_to_show(ax, "The history holds no val_pcc")
+    return _path(ax, known, y="Correlation, validation spots", from_zero=False, colour=INKS["eosin"], form="{:.3f}")
+
+
+def _path(ax: Axes, known: pd.Series, *, y: str, from_zero: bool, colour: str, form: str) -> Axes:
     values = known.to_numpy(dtype=float)
     steps = np.arange(1, len(values) + 1)
     ax.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(values) < 40 else "", markersize=2.6)
