@@ -243,7 +243,10 @@ def expression(
 
 
 def expression_sparse(adata: AnnData, *, scale: str, layer: str | None = None) -> sparse.csr_matrix:
-    """Return the expression of all genes as float32 CSR (observation, gene): the values of :func:`expression`, never dense."""
+    """Return the expression of all genes as float32 CSR (observation, gene): the values of :func:`expression`, never dense.
+
+    ``scale`` and ``layer`` are those of :func:`expression`.
+    """
     check_choice(scale, SCALES, name="scale")
     counts = counts_of(adata, layer=layer)
     values = sparse.csr_matrix(counts, dtype=np.float64, copy=True)

@@ -119,7 +119,7 @@ def mean_expression(X: Any) -> np.ndarray:
     return _sums(columns) / max(1, columns.shape[0])
 
 
-def moran_i(X: Any, coords: Any, groups: Sequence[Any] | np.ndarray | pd.Series, n_neighbors: int = 6) -> np.ndarray:
+def moran_i(X: Any, coords: Any, groups: Sequence[Any] | np.ndarray | pd.Series, *, n_neighbors: int = 6) -> np.ndarray:
     """Score genes by Moran's I, the correlation of a spot with the mean of its neighbours, averaged over sections.
 
     Parameters

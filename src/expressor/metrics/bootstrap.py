@@ -145,7 +145,19 @@ def _expanded(draws: np.ndarray, n: int, coverage: float) -> tuple[float, float]
 
 
 def percentile_interval(value: float, draws: Any, *, coverage: float = 0.95, n_clusters: int) -> Interval:
-    """Wrap draws of a statistic, such as those of a block bootstrap inside sections, into an interval of design ``"spots"``."""
+    """Wrap draws of a statistic, such as those of a block bootstrap inside sections, into an interval of design ``"spots"``.
+
+    Parameters
+    ----------
+    value
+        The statistic on the whole data.
+    draws
+        The statistic on each resample, (draw,); undefined ones are left out and counted.
+    coverage
+        Nominal coverage, in (0, 1).
+    n_clusters
+        Number of blocks that were resampled.
+    """
     draws = np.asarray(draws, dtype=np.float64)
     known = draws[~np.isnan(draws)]
     low, high = np.quantile(known, [(1 - coverage) / 2, (1 + coverage) / 2]) if len(known) else (math.nan, math.nan)

@@ -26,7 +26,7 @@ def interval_coverage(measured: Any, lower: Any, upper: Any, sections: Any = Non
 
 
 def interval_width(lower: Any, upper: Any, sections: Any = None) -> Float[np.ndarray, "section gene"]:
-    """Return the mean width over a section's spots, for each gene, on the scale of the values."""
+    """Return the mean of ``upper`` - ``lower`` over a section's spots, for each gene, on the scale of the values."""
     lower, upper = _bounds(lower, upper)
     width = upper - lower
     return np.stack([width[rows].mean(axis=0) for _, rows in by_section(check_labels(sections, len(width)))])

@@ -51,7 +51,7 @@ def moran_by_section(
         if len(rows) < n_neighbors + 2:
             found.append(np.full(values.shape[1], np.nan))
             continue
-        moran = moran_i(values[rows], coords[rows], np.full(len(rows), name), n_neighbors)
+        moran = moran_i(values[rows], coords[rows], np.full(len(rows), name), n_neighbors=n_neighbors)
         found.append(np.where(varies(values[rows]), moran, np.nan))
     return np.stack(found)
 
