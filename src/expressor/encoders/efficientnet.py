@@ -132,7 +132,8 @@ def fold_batch_norms(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
     """Fold each batch normalisation of the published weights into the convolution before it.
 
     With running mean m, variance v, scale g and shift b, ``g (w * x - m) / sqrt(v + 1e-3) + b`` is a convolution with the kernel
-    ``w g / sqrt(v + 1e-3)`` and the bias ``b - m g / sqrt(v + 1e-3)``. Computed in float64.
+    ``w g / sqrt(v + 1e-3)`` and the bias ``b - m g / sqrt(v + 1e-3)``. Computed in float64, returned in the
+    precision of the weights.
     """
     pairs = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
     block = 0
@@ -146,11 +147,13 @@ def fold_batch_norms(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
             block += 1
     folded = {}
     for name, (conv, norm) in pairs.items():
-        gain = weights[norm + ".weight"].double() / torch.sqrt(weights[norm + ".running_var"].double() + _EPSILON)
-        folded[f"{name}.conv.weight"] = (weights[conv + ".weight"].double() * gain[:, None, None, None]).float()
-        folded[f"{name}.conv.bias"] = (
-            weights[norm + ".bias"].double() - weights[norm + ".running_mean"].double() * gain
-        ).float()
+        kernel = weights[conv + ".weight"]
+        mean, variance, scale, shift = (
+            weights[f"{norm}.{part}"].double() for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        gain = scale / torch.sqrt(variance + _EPSILON)
+        folded[f"{name}.conv.weight"] = (kernel.double() * gain[:, None, None, None]).to(kernel.dtype)
+        folded[f"{name}.conv.bias"] = (shift - mean * gain).to(kernel.dtype)
     return folded
 
 
