@@ -196,3 +196,22 @@ CARDS: tuple[EncoderCard, ...] = (
     MIDNIGHT,
 )
 """All of them, the offline one first."""
+
+
+def card_for(library: str, model: str) -> EncoderCard:
+    """Return a record for any model of ``"timm"`` or ``"hf"`` (transformers); what only the model knows is filled in at loading."""
+    return EncoderCard(
+        name=f"{library}:{model}",
+        loader=f"expressor.encoders.hub:load_{'timm' if library == 'timm' else 'transformers'}",
+        input_px=224,
+        um_per_px=0.5,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        dim=0,
+        licence="as stated with the model",
+        gated=False,
+        commercial=False,
+        source=model,
+        revision="main",
+        options={"model": model},
+    )

@@ -19,7 +19,7 @@ from expressor.core.errors import DataError, ExpressorError, FormatError, Missin
 from expressor.core.log import logger
 from expressor.core.optional import need
 from expressor.encoders.network import NetworkEncoder, Read, choose_device
-from expressor.encoders.registry import IMAGENET_MEAN, IMAGENET_STD, EncoderCard
+from expressor.encoders.registry import EncoderCard
 
 _DENIED = ("GatedRepoError", "401", "403", "gated repo", "awaiting a review", "authorized list")
 _UNREACHABLE = (
@@ -34,25 +34,6 @@ _UNKNOWN = (
     "not a valid model",
     "Unknown model",
 )
-
-
-def card_for(library: str, model: str) -> EncoderCard:
-    """Return a record for any model of ``"timm"`` or ``"hf"`` (transformers); what only the model knows is filled in at loading."""
-    return EncoderCard(
-        name=f"{library}:{model}",
-        loader=f"expressor.encoders.hub:load_{'timm' if library == 'timm' else 'transformers'}",
-        input_px=224,
-        um_per_px=0.5,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        dim=0,
-        licence="as stated with the model",
-        gated=False,
-        commercial=False,
-        source=model,
-        revision="main",
-        options={"model": model},
-    )
 
 
 def load_timm(card: EncoderCard, device: str = "auto") -> NetworkEncoder:

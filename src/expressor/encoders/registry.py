@@ -123,7 +123,7 @@ def encoder_card(name: str) -> EncoderCard:
         return known[name]
     library, _, model = name.partition(":")
     if library in ("timm", "hf") and model:
-        from expressor.encoders.hub import card_for
+        from expressor.encoders.cards import card_for
 
         return card_for(library, model)
     if library == "precomputed":
