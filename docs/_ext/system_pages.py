@@ -111,17 +111,21 @@ def _equation(card: Card, one: Equation, tests: tuple[str, ...]) -> str:
     where = f"`{Path(one.file).name}:{one.line}`"
     named = ", ".join(f"`{test.partition('::')[2]}`" for test in tests)
     return f"""({_anchor(one)})=
-::::{{card}}
+:::::{{card}}
 :class-card: equation
 
+::::{{card-header}}
 **{one.number}** {one.meaning} {{{BADGES[one.fidelity]}}}`{one.fidelity}`
-^^^
+::::
+
 $$
 {one.latex}
 $$
-+++
-{function} in {where}. Source: {one.source}. Tests: {named}.
+
+::::{{card-footer}}
+{function} in {where}. Source: {one.source}. Tests: {named or "none"}.
 ::::
+:::::
 """
 
 
