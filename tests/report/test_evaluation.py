@@ -144,6 +144,7 @@ def test_sentences_on_trust(make_run):
     good = sum(one is True for one in run.gene_table["trusted"])
     assert 0 < good < 40
     assert summary.sentences(run)[0].startswith(f"{good} of 40 genes passed the test for trust")
+    assert f"Of {good} trusted genes, {good} correlate above zero" in summary.sentences(run)[1]
     assert "No verdict" in summary.sentences(read_run(make_run(gene_table=False)))[0]
     assert "Nothing was measured" in summary.sentences(read_run(make_run(measured=False)))[-1]
 

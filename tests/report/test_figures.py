@@ -54,8 +54,10 @@ def test_error_scale_is_symmetric(run):
 
 
 def test_colour_ranges_of_constant_and_unknown_values():
-    assert colours.width_range(np.full(5, 1.8)) == (0.0, 3.6)
-    assert colours.width_range(np.array([1.0, 2.0]))[0] == 1.0
+    assert colours.width_range(np.full(5, 1.8)) == (0.0, pytest.approx(2.25))
+    assert colours.width_range(np.zeros(3)) == colours.width_range(None) == (0.0, 1.0)
+    assert colours.is_constant(np.array([1.0, 1.001, np.nan]))
+    assert not colours.is_constant(np.array([1.0, 1.1]))
     assert colours.value_range(np.array([np.nan])) == (0.0, 1.0)
     assert colours.error_range(None) == (-1.0, 1.0)
     assert colours.error_range(np.zeros(3)) == (-1.0, 1.0)

@@ -39,6 +39,22 @@ def test_gene_table_puts_trusted_genes_first_then_the_best_correlation(make_run)
         assert np.isfinite(correlations[: len(known)]).all(), "genes without a correlation come last"
 
 
+def test_correlations_here_by_hand(make_run):
+    run = read_run(make_run(missing=True))
+    found = run.correlations
+    assert list(found.index) == ["C2", "C3", "C4"]
+    predicted, measured = run.values("predicted"), run.values("measured")
+    for gene in (0, 5, 30):
+        rows = run.spots_of("C3")
+        rows = rows[np.isfinite(predicted[rows, gene]) & np.isfinite(measured[rows, gene])]
+        truth = np.corrcoef(predicted[rows, gene], measured[rows, gene])[0, 1]
+        assert found.loc["C3", f"GENE{gene}"] == pytest.approx(truth)
+    assert found["GENE1"].isna().all(), "not measured"
+    assert found["GENE2"].isna().all(), "constant"
+    assert run.correlation_here["GENE0"] == pytest.approx(found["GENE0"].mean())
+    assert read_run(make_run(measured=False)).correlation_here.isna().all()
+
+
 def test_no_section_column_is_one_section(make_run):
     folder = make_run(sections=("only",))
     tissue = anndata.read_h5ad(folder / "predictions.h5ad")

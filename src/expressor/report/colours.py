@@ -46,10 +46,15 @@ def value_range(*arrays: np.ndarray | None, percent: float = 99.5) -> tuple[floa
     return (low, high) if high > low else (low, low + (abs(low) or 1.0))
 
 
-def width_range(width: np.ndarray | None) -> tuple[float, float]:
-    """Return a colour range of interval widths; twice the width where all are equal, which puts it in the middle."""
+def width_range(width: np.ndarray | None, *, percent: float = 99.5) -> tuple[float, float]:
+    """Return a colour range of interval widths: from zero to a quarter above the greatest.
+
+    Zero means certainty, so it is in the range; the room above keeps a width that is the same in every spot from taking the
+    extreme colour.
+    """
     known = width[np.isfinite(width)] if width is not None else np.zeros(0)
-    return (0.0, 2 * float(known.max())) if is_constant(known) else value_range(width)
+    top = 1.25 * float(np.percentile(known, percent)) if known.size else 1.0
+    return 0.0, top if top > 0 else 1.0
 
 
 def is_constant(width: np.ndarray) -> bool:

@@ -22,6 +22,12 @@ HEADLINES = ("pcc", "pearson", "mean_pcc", "pcc_mean")
 SCALES = {"log1p_cp10k": "normalised counts", "log1p_counts": "raw counts"}
 _CONTROL = re.compile(r"ridge|mean|library|permut|colou?r|descriptor|null", re.IGNORECASE)
 _MODEL = re.compile(r"dkgsb|^agl$", re.IGNORECASE)
+LEVELS = {
+    "sections": "over sections",
+    "patients": "over patients",
+    "spots": "over blocks of spots, which hold for these sections only",
+    "folds": "over folds",
+}
 WORDS = (
     "method", "title", "kind", "scale", "section", "metric", "level", "design", "status", "message", "needs", "source",
     "reference", "reference_of", "protocol", "version", "hash",

@@ -24,6 +24,7 @@ def page_data(run: Run) -> dict[str, Any]:
     bounds = payload.intervals(predicted, run.values("lower", genes=order), run.values("upper", genes=order))
     rows = np.concatenate([run.spots_of(section) for section in run.sections])
     packed = payload.pack({name: one[rows] for name, one in (layers | bounds).items()}, order, budget=VALUE_BUDGET)
+    here = run.correlation_here
     kinds = [*(["measured"] if measured is not None else ["tissue"]), "predicted", *(["width"] if bounds else [])]
     data: dict[str, Any] = {
         "unit": run.unit,
@@ -38,7 +39,8 @@ def page_data(run: Run) -> dict[str, Any]:
         "spots": len(rows),
         "sections": _sections(run),
         "genes": [
-            {"name": gene, "index": position, **{name: _plain(row[name]) for name in run.gene_table.columns},
+            {"name": gene, "index": position, "here": _plain(here[gene]),
+             **{name: _plain(row[name]) for name in run.gene_table.columns},
              "packed": packed.genes.get(gene), "dense": None}
             for position, (gene, row) in enumerate(zip(order, run.gene_table.to_dict("records")))
         ],

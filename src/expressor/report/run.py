@@ -19,6 +19,7 @@ from expressor.core.errors import DataError, FormatError, check_choice
 from expressor.core.serial import read_json
 from expressor.data import files, keys
 from expressor.data.checks import check_sparse
+from expressor.metrics.genewise import pearson
 
 LAYERS = ("predicted", "measured", "lower", "upper")
 UNITS = {"log1p_cp10k": "log1p of counts per 10,000", "log1p_counts": "log1p of counts"}
@@ -96,6 +97,32 @@ class Run:
         rank["gene"] = table.index
         order = rank.sort_values(["trust", "pcc", "gene"], ascending=[False, False, True]).index
         return table.iloc[order]
+
+    @cached_property
+    def correlations(self) -> pd.DataFrame:
+        """Correlation of predicted with measured over each section's spots, (section, gene); NaN where it is not defined.
+
+        Empty where nothing was measured. Unlike the gene table, which tells how the model fared on tissue held out of its
+        fit, this is of the spots of this run.
+        """
+        measured, predicted = self.values("measured"), self.predicted()
+        genes = pd.Index(self.predictions.var_names.astype(str), name="gene")
+        if measured is None:
+            return pd.DataFrame(columns=genes, dtype=float)
+        found = np.full((len(self.sections), len(genes)), np.nan)
+        known = np.isfinite(measured) & np.isfinite(predicted)
+        for position, section in enumerate(self.sections):
+            rows = self.spots_of(section)
+            for gene in range(len(genes)):
+                both = rows[known[rows, gene]]
+                if len(both) > 2:
+                    found[position, gene] = pearson(measured[both, gene][:, None], predicted[both, gene][:, None])[0, 0]
+        return pd.DataFrame(found, index=list(self.sections), columns=genes)
+
+    @property
+    def correlation_here(self) -> pd.Series:
+        """Mean over sections of :attr:`correlations`, by gene; NaN where it is in no section defined, or nothing measured."""
+        return self.correlations.mean(axis=0)
 
     def values(self, layer: str, *, genes: list[str] | None = None) -> np.ndarray | None:
         """Return ``"predicted"``, ``"measured"``, ``"lower"`` or ``"upper"`` as float64 (spot, gene), None where absent."""

@@ -50,9 +50,25 @@ def _on_trust(run: Run) -> list[str]:
     if good == 0:
         return [f"None of {count(len(verdicts), 'gene')} passed the test for trust: treat every map as unproven."]
     if good == len(verdicts):
-        return [f"All {count(good, 'gene')} passed the test for trust."]
+        said = [f"All {count(good, 'gene')} passed the test for trust."]
+    else:
+        said = [
+            f"{good:,} of {count(len(verdicts), 'gene')} passed the test for trust; "
+            "read the maps of the others as unproven."
+        ]
+    return [*said, *_on_verdicts_here(run)]
+
+
+def _on_verdicts_here(run: Run) -> list[str]:
+    """Hold the verdicts, which are of other tissue, against what was measured in this run."""
+    table = run.gene_table
+    here = run.correlation_here.reindex([gene for gene, one in table["trusted"].items() if one is True]).dropna()
+    if here.empty:
+        return []
+    above = int((here > 0).sum())
     return [
-        f"{good:,} of {count(len(verdicts), 'gene')} passed the test for trust; read the maps of the others as unproven."
+        f"Of {count(len(here), 'trusted gene')}, {above:,} correlate above zero with what was measured in the tissue shown here "
+        f"(mean {number(float(here.mean()))})."
     ]
 
 

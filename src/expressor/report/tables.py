@@ -73,7 +73,9 @@ def headline(run: Run) -> dict[str, Any] | None:
     return {
         "metric": reading.metric_words(metric),
         "is_correlation": metric in reading.HEADLINES,
-        "level": next((one.level for by in scores.values() for one in by.values() if one.is_bounded), ""),
+        "level": reading.LEVELS.get(
+            next((one.level for by in scores.values() for one in by.values() if one.is_bounded), ""), ""
+        ),
         "zero": round(100 * (0 - low) / span, 2),
         "scales": [(one, reading.scale_words(one)) for one in scales],
         "rows": [

@@ -63,7 +63,7 @@ function valueRange(arrays, fraction = 0.995) {
   return high > low ? [low, high] : [low, low + (Math.abs(low) || 1)];
 }
 
-// Whether all widths differ by less than a hundredth; then their middle colour stands for all.
+// The one width of all spots where they differ by less than a hundredth, else null.
 function constantWidth(values) {
   const known = finite(values);
   const [least, most] = known.reduce(([a, b], one) => [Math.min(a, one), Math.max(b, one)], [Infinity, -Infinity]);
@@ -71,8 +71,9 @@ function constantWidth(values) {
 }
 
 function widthRange(values) {
-  const constant = constantWidth(values);
-  return constant === null ? valueRange([values]) : [0, 2 * constant];
+  const known = finite(values).sort((a, b) => a - b);
+  const top = known.length ? 1.25 * quantile(known, 0.995) : 1;
+  return [0, top > 0 ? top : 1];
 }
 
 function errorRange(values) {

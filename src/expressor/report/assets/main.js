@@ -78,7 +78,7 @@ class Page {
       const here = correlation(this.spots.predicted, this.spots.measured, section.rows);
       words.push(
         Number.isFinite(here)
-          ? `In section ${section.name}: ${say(here)}.`
+          ? `In section ${section.name}: ${say(here)}${this.gene.trusted && here <= 0 ? ", against the verdict" : ""}.`
           : `In section ${section.name} it is undefined, because one of the two does not vary.`,
       );
     }

@@ -46,7 +46,7 @@ class GeneTable {
   }
 
   csv() {
-    const columns = ["gene", "pcc", "pcc_low", "pcc_high", "p_value", "q_value", "trusted"];
+    const columns = ["gene", "pcc", "pcc_low", "pcc_high", "p_value", "q_value", "trusted", "here"];
     const quote = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
     const byName = new Map(this.genes.map((one) => [one.name, one]));
     const line = (row) => {

@@ -9,7 +9,9 @@ from expressor.report.run import Run
 
 
 def gene_bars(run: Run, *, top: int = 40, ax: Axes | None = None) -> Axes:
-    """Draw the correlation of the ``top`` genes with its interval; trusted genes filled, the others hollow.
+    """Draw the correlation of the ``top`` genes with its interval: trusted genes filled, the others hollow.
+
+    Dots and lines are of tissue held out of the fit; a tick is the correlation in the tissue of this run, where it was measured.
 
     Parameters
     ----------
@@ -42,11 +44,26 @@ def gene_bars(run: Run, *, top: int = 40, ax: Axes | None = None) -> Axes:
             linestyle="none",
             label=label,
         )
+    here = run.correlation_here.reindex(table.index)
+    if here.notna().any():
+        ax.plot(
+            here,
+            rows,
+            "|",
+            color=INKS["eosin"],
+            markersize=6,
+            markeredgewidth=1.6,
+            linestyle="none",
+            label="in this tissue",
+        )
     ax.axvline(0, color=INKS["rule"], linewidth=0.8, zorder=0)
     label_ticks(ax, [str(gene) for gene in table.index])
     ax.set_ylim(len(table) - 0.4, -0.6)
     dress(ax, x="Correlation with what was measured (95 % interval)", grid="x")
     ax.tick_params(axis="y", length=0, labelsize=SIZE - 1.5)
     ax.spines["left"].set_visible(False)
-    ax.legend(frameon=False, fontsize=SIZE - 1, loc="lower right", labelcolor=INKS["muted"])
+    ax.legend(
+        frameon=False, fontsize=SIZE - 1, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, labelcolor=INKS["muted"],
+        borderpad=0, handletextpad=0.2, columnspacing=1.2,
+    )  # fmt: skip
     return ax

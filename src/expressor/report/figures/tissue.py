@@ -105,7 +105,8 @@ def overview(run: Run, gene: str | None = None, section: str | None = None) -> n
     run
         The run.
     gene
-        The gene; by default the first of the gene table, that is the trusted one with the best correlation.
+        The gene; by default the first of the gene table, the trusted one with the best correlation on held-out tissue. (Not the one
+        that looks best here: that would be choosing on what is shown.)
     section
         The section; by default the first.
 
