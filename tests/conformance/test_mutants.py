@@ -100,6 +100,15 @@ def draws_without_its_seed(patch: Patch, kind: Any) -> None:
 
 
 @breaks("same_seed_same_bits", "same seed, same bits")
+def draws_from_random(patch: Patch, kind: Any) -> None:
+    def fit(original: Any, self: Any, *a: Any, **k: Any) -> None:
+        original(self, *a, **k)
+        self._beta = self._beta + 1e-3 * random.random()
+
+    around(patch, kind, "_fit", fit)
+
+
+@breaks("same_seed_same_bits", "same seed, same bits")
 def reads_a_global_generator_and_puts_it_back(patch: Patch, kind: Any) -> None:
     def fit(original: Any, self: Any, *a: Any, **k: Any) -> None:
         original(self, *a, **k)
@@ -117,7 +126,6 @@ def _drawing(draw: Callable[[], object]) -> Mutant:
 
 
 for library, draw in {
-    "random": random.random,
     "NumPy": lambda: np.random.random(),  # noqa: NPY002
     "torch": lambda: torch.rand(1),
 }.items():

@@ -118,7 +118,7 @@ def test_entries_of_others_are_not_replaced_unless_asked(ridge: Any, data: AnnDa
 # Arrays -------------------------------------------------------------------------------------------------------------------
 
 
-def test_arrays_of_features_and_targets_are_one_anndata(ridge: Any, data: AnnData) -> None:
+def test_arrays_of_features_and_targets_are_one_anndata(ridge: Any, data: AnnData, tmp_path: Path) -> None:
     X, Y = data.obsm["X_simulated"], data.X.toarray()
     genes = list(data.var_names)
     by_array = ridge.preset("tiny", features="X_features").fit(X, Y, genes=genes)
@@ -127,6 +127,8 @@ def test_arrays_of_features_and_targets_are_one_anndata(ridge: Any, data: AnnDat
     expected = by_data.predict(data).to_numpy()
     assert np.array_equal(by_array.predict(X).to_numpy(), expected)
     assert np.array_equal(by_frame.predict(X).to_numpy(), expected)
+    assert (by_data.n_features_in_, by_array.n_features_in_) == (40, 16)
+    assert ex.load(by_array.save(tmp_path / "model")).n_features_in_ == 16
 
 
 def test_targets_without_names_are_numbered() -> None:

@@ -54,7 +54,7 @@ class Estimator(BaseEstimator, ABC):
     genes_in_
         The genes of the fit, in their order there.
     n_features_in_
-        Their number.
+        Their number; the number of features where ``fit`` was given arrays.
     history_
         One row an epoch, or an iteration.
     environment_
@@ -145,7 +145,7 @@ class Estimator(BaseEstimator, ABC):
             data_of_fit = {"data": fingerprint, "val": None if val is None else fields.fingerprint(val)}
             folder = self._open_resume(Path(resume), data_of_fit)
         self._fit(adata, val=val, resume=folder)
-        self.n_features_in_ = len(self.genes_in_)
+        self.n_features_in_ = len(self.genes_in_) if y is None else adata.obsm["X_features"].shape[1]
         self.environment_ = environment()
         self.data_fingerprint_ = fingerprint
         return self
@@ -301,7 +301,11 @@ class Estimator(BaseEstimator, ABC):
             "class": type(self).__name__,
             "roles": list(self.card().roles),
             "parameters": self._parameters(),
-            "fitted": {**to_plain(state.values), "data_fingerprint_": self.data_fingerprint_},
+            "fitted": {
+                **to_plain(state.values),
+                "data_fingerprint_": self.data_fingerprint_,
+                "n_features_in_": self.n_features_in_,
+            },
         }
         storage.write_npz(folder / "state.npz", storage.pack_arrays({**state.arrays, "history_": self.history_}))
         if state.tensors:
@@ -344,7 +348,7 @@ def load(folder: str | Path) -> Any:
         model.data_fingerprint_ = str(fitted.pop("data_fingerprint_"))
         model.history_ = arrays.pop("history_")
         model.genes_in_ = GeneVocab.read(folder / "genes.tsv")
-        model.n_features_in_ = len(model.genes_in_)
+        model.n_features_in_ = from_plain(int, fitted.pop("n_features_in_"), where="n_features_in_")
         model.environment_ = read_json(folder / "environment.json")
         str(model.environment_["versions"]["expressor"])  # must be there to save again
         tensors = storage.read_tensors(folder / "model.safetensors") if "model.safetensors" in config["sha256"] else {}

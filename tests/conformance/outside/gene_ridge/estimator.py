@@ -55,7 +55,7 @@ class GeneRidge(Estimator, Predicts):
         self._check_fitted()
         matrix, names = self._features(data)
         with torch.no_grad():
-            values = (matrix @ self._beta + self._intercept).numpy()
+            values = ((matrix - self._centre) / self._spread @ self._beta + self._intercept).numpy()
         table = pd.DataFrame(values, index=names, columns=list(self.genes_in_))
         table.attrs["unit"] = self.scale
         return table
@@ -71,7 +71,8 @@ class GeneRidge(Estimator, Predicts):
         genes = sorted(adata.var_names)
         Y = torch.from_numpy(fields.expression(adata, genes, scale=self.scale))
         X, _ = self._features(adata)
-        # By the features before scaling, so that what is learnt does not depend on the order of the genes.
+        self._centre, self._spread = X.mean(dim=0), X.std(dim=0, correction=0).clamp_min(1e-6)
+        X = (X - self._centre) / self._spread
         self._intercept = Y.mean(dim=0)
         network = nn.utils.skip_init(nn.Linear, X.shape[1], Y.shape[1], bias=False)
         nn.init.zeros_(network.weight)
@@ -114,11 +115,14 @@ class GeneRidge(Estimator, Predicts):
         return torch.from_numpy(np.ascontiguousarray(matrix)), names
 
     def _state(self) -> State:
-        return State(values={"n": len(self.genes_in_)}, arrays={"intercept": self._intercept.numpy()},
-                     tensors={"beta": self._beta})  # fmt: skip
+        scaling = {"centre": self._centre.numpy(), "spread": self._spread.numpy(), "intercept": self._intercept.numpy()}
+        return State(values={"n": len(self.genes_in_)}, arrays=scaling, tensors={"beta": self._beta})
 
     def _restore(self, state: State) -> None:
-        self._beta, self._intercept = state.tensors["beta"], torch.from_numpy(state.arrays["intercept"])
+        self._beta = state.tensors["beta"]
+        self._centre, self._spread, self._intercept = (
+            torch.from_numpy(state.arrays[name]) for name in ("centre", "spread", "intercept")
+        )
         if self._beta.shape[1] != len(self.genes_in_) or len(self._intercept) != state.values["n"]:
             raise ValueError("sizes differ")
 

@@ -44,6 +44,7 @@ def test_training_finds_the_closed_form() -> None:
     plan = TrainPlan(epochs=300, batch_size=1000, lr=0.05, device="cpu", patience=None)
     model = GeneRidge(dropout=0.0, penalty=5.0, plan=plan).fit(data)
     X = torch.from_numpy(np.asarray(data.obsm["X_simulated"]))
+    X = (X - X.mean(dim=0)) / X.std(dim=0, correction=0)
     Y = torch.from_numpy(np.log1p(data[:, list(model.genes_in_)].X.toarray()))
     beta = ridge(X, Y - Y.mean(dim=0), 5.0)
     expected = (X @ beta + Y.mean(dim=0)).numpy()
