@@ -162,6 +162,7 @@ def test_a_saved_model_is_plain_files(ridge: Any, data: AnnData, tmp_path: Path)
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "model.safetensors", "genes.tsv", "state.npz", "history.csv", "environment.json", "README.md",
     }  # fmt: skip
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, "whoever may read one file may read all"
     config = json.loads((folder / "config.json").read_text())
     assert (config["schema"], config["system"], config["class"]) == (1, "gene_ridge", "GeneRidge")
     assert config["roles"] == ["Predicts"]

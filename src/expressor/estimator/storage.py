@@ -118,8 +118,11 @@ def write_tensors(path: Path, tensors: dict[str, Any]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file({name: one.detach().cpu().clone().contiguous() for name, one in tensors.items()}, path)
+        path.chmod(mode)  # safetensors makes a file that only its owner may read
     except SafetensorError as error:
         # Its message holds the system's own, such as that no space is left.
         raise OSError(str(error)) from error
