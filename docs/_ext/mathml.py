@@ -3,7 +3,9 @@
 A formula that docutils does not understand is a warning, and so ends the build.
 """
 
+import html
 import re
+import xml.etree.ElementTree as ET
 from typing import Any
 
 from docutils import nodes
@@ -16,6 +18,14 @@ logger = logging.getLogger(__name__)
 
 # Sizes of brackets and fractions, which MathML chooses by itself.
 _SIZES = re.compile(r"\\(?:[bB]ig{1,2}[lrm]?)(?![a-zA-Z])")
+# \frac12 is one half; docutils reads 12 as one number.
+_SHORT = re.compile(r"\\[td]?frac\s*(\d)\s*(\d)")
+# A comma between digits is taken for a decimal comma; here it separates members of a set.
+_LIST = re.compile(r"(\d),\s*(\d)")
+# Names that HTML knows and XML does not.
+_ENTITY = re.compile(r"&(?!(?:lt|gt|amp|quot);)\w+;")
+_ACCENTS = tuple("ˆˉ¯˜˙¨→˘ˇ")
+_NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 
 
 def to_mathml(latex: str, *, block: bool) -> str:
@@ -26,8 +36,38 @@ def to_mathml(latex: str, *, block: bool) -> str:
     docutils.utils.math.MathError
         The formula holds a command that docutils does not know.
     """
-    plain = _SIZES.sub("", latex).replace(r"\tfrac", r"\frac").replace(r"\dfrac", r"\frac")
-    return tex2mathml(plain.strip(), as_block=block)
+    plain = _SHORT.sub(r"\\frac{\1}{\2}", _SIZES.sub("", latex))
+    plain = _LIST.sub(r"\1,\\,\2", plain.replace(r"\tfrac", r"\frac").replace(r"\dfrac", r"\frac"))
+    return _mended(_ENTITY.sub(lambda match: html.unescape(match[0]), tex2mathml(plain.strip(), as_block=block)))
+
+
+def _mended(formula: str) -> str:
+    """Return the formula with what docutils does otherwise put right.
+
+    Braces and norms stay at the height of a line where the LaTeX did not ask for them to stretch; the index of an accented symbol
+    stands beside it, not below; a line over several symbols is as long as they are.
+    """
+    root = ET.fromstring(formula)
+    for parent in list(root.iter()):
+        children = list(parent)
+        for place, child in enumerate(children):
+            stretches = parent.tag.endswith("mrow") and place in (0, len(children) - 1)
+            if child.tag.endswith("}mo") and child.text in ("{", "}", "‖") and not stretches:
+                child.set("stretchy", "false")
+        if parent.tag.endswith("munderover") and children[2].text in _ACCENTS:
+            base, index, accent = children
+            parent[:] = []
+            parent.tag = f"{{{_NAMESPACE}}}msub"
+            over = ET.SubElement(parent, f"{{{_NAMESPACE}}}mover", {"accent": "true"})
+            over.extend((base, accent))
+            parent.append(index)
+        if parent.tag.endswith("}mover") and children[1].text == "_":
+            # A line over several symbols: fonts without mathematics cannot stretch it, a border can.
+            parent.tag = f"{{{_NAMESPACE}}}mrow"
+            parent.attrib = {"class": "overline"}
+            parent.remove(children[1])
+    ET.register_namespace("", _NAMESPACE)
+    return ET.tostring(root, encoding="unicode")
 
 
 def _write(translator: Any, node: nodes.Element, *, block: bool) -> None:

@@ -88,7 +88,7 @@ def _card_table(card: Card) -> str:
     for name, values in card.presets.items():
         shown = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
         rows.append((f"preset `{name}`", f"`{shown}`" if shown else "the constructor's defaults"))
-    return table(("", ""), rows)
+    return table(("", f"`{card.name}`"), rows)
 
 
 def _equations(card: Card) -> str:
