@@ -43,7 +43,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
-napoleon_use_ivar = True
+# One label for fitted attributes and fields of records, with their trailing underscores.
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 
 # Every name of ours that a text refers to must exist. Others' names are not looked up: the build needs no network.

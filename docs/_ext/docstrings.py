@@ -62,6 +62,13 @@ def _skip(app: Sphinx, kind: str, name: str, thing: Any, skip: bool, options: An
     return True if _NOT_OURS.fullmatch(name) else None
 
 
+def _readable_defaults(
+    app: Sphinx, kind: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None] | None:
+    """Give defaults that are made at construction a form that can be parsed, so that the signature is laid out in lines."""
+    return None if signature is None else (signature.replace("<factory>", "..."), returns)
+
+
 def _follow(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Element | None:
     """Resolve a reference to a name of a room by the module that defines it."""
     target = node.get("reftarget", "")
@@ -83,6 +90,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Run before and after Napoleon, which listens with the default priority of 500."""
     app.connect("autodoc-process-docstring", _before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", _after_napoleon, priority=600)
+    app.connect("autodoc-process-signature", _readable_defaults)
     app.connect("autodoc-skip-member", _skip)
     app.connect("missing-reference", _follow)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
