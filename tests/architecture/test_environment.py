@@ -22,8 +22,10 @@ def test_the_network_is_out_of_reach(address: tuple[object, ...]) -> None:
 
 def test_this_machine_is_within_reach() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()[:2]) as one:
-        one.sendall(b"x")
-        assert server.accept()[0].recv(1) == b"x"
+        other, _ = server.accept()
+        with other:
+            one.sendall(b"x")
+            assert other.recv(1) == b"x"
 
 
 def test_the_cache_is_the_tests_own() -> None:
