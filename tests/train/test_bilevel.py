@@ -162,6 +162,24 @@ def test_a_loss_that_does_not_know_the_outer_variable_has_no_hypergradient() -> 
         assert found.gradient == 0
 
 
+def test_the_state_of_an_optimiser_is_copied() -> None:
+    """A parameter without a gradient so far has moments of 0; one that was skipped once has another number of steps."""
+    used, idle = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([used, idle], lr=0.1)
+    assert AdamState.of(optimizer, {"used": used, "idle": idle}).step == 0
+    used.sum().backward()
+    optimizer.step()
+    state = AdamState.of(optimizer, {"used": used, "idle": idle})
+    assert state.step == 1
+    torch.testing.assert_close(state.first["used"], torch.full((2,), 0.1))
+    assert state.second["idle"].tolist() == [0, 0, 0]
+    (used.sum() + idle.sum()).backward()
+    optimizer.step()
+    assert state.first["used"][0] == pytest.approx(0.1), "a copy does not move on with the optimiser"
+    with pytest.raises(DataError, match=r"not stepped equally often; got \[1, 2\] steps"):
+        AdamState.of(optimizer, {"used": used, "idle": idle})
+
+
 def test_several_outer_variables_are_unrolled() -> None:
     toy = Toy()
 
@@ -234,5 +252,5 @@ def test_wrong_settings_are_refused() -> None:
     sgd = torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
     parameters["w"].sum().backward()
     sgd.step()
-    with pytest.raises(DataError, match="keeps no moments.*expected Adam or AdamW"):
+    with pytest.raises(DataError, match="keeps no moments; expected Adam or AdamW, got SGD"):
         AdamState.of(sgd, parameters)

@@ -70,24 +70,27 @@ class AdamState:
     def of(cls, optimizer: torch.optim.Optimizer, parameters: Weights) -> "AdamState":
         """Return a copy of the state that a torch optimiser keeps for the named ``parameters``.
 
+        A parameter that never got a gradient has no state there; its moments are 0.
+
         Raises
         ------
         DataError
             The parameters were not stepped equally often, or the optimiser keeps no Adam moments.
         """
         kept = {name: optimizer.state.get(one, {}) for name, one in parameters.items()}
-        if not any(kept.values()):
-            return cls.fresh({name: one.detach() for name, one in parameters.items()})
-        if not all("exp_avg" in one and "exp_avg_sq" in one for one in kept.values()):
-            raise DataError("the optimiser keeps no moments for some weights", expected="Adam or AdamW")
-        steps = {int(one["step"]) for one in kept.values()}
+        if not all("exp_avg" in one and "exp_avg_sq" in one for one in kept.values() if one):
+            raise DataError("the optimiser keeps no moments", expected="Adam or AdamW", got=type(optimizer).__name__)
+        steps = {int(one["step"]) for one in kept.values() if one}
         if len(steps) > 1:
             raise DataError("the weights were not stepped equally often", got=f"{sorted(steps)} steps")
-        return cls(
-            steps.pop(),
-            {name: one["exp_avg"].detach().clone() for name, one in kept.items()},
-            {name: one["exp_avg_sq"].detach().clone() for name, one in kept.items()},
-        )
+
+        def copied(moment: str) -> dict[str, Tensor]:
+            return {
+                name: kept[name][moment].detach().clone() if kept[name] else torch.zeros_like(one.detach())
+                for name, one in parameters.items()
+            }
+
+        return cls(steps.pop() if steps else 0, copied("exp_avg"), copied("exp_avg_sq"))
 
 
 @dataclass(frozen=True)

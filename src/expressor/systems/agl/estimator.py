@@ -111,7 +111,7 @@ class AGL(Estimator, Predicts):
     split_
         How the training spots were divided.
     history_
-        One row an epoch: stage, epoch, loss, primary_loss, val_pcc, select_pcc, k, threshold, seconds.
+        One row an epoch: stage, epoch, loss, primary_loss, val_pcc, select_pcc, k (now), settled_k (running mean), threshold, seconds.
     """
 
     target_genes: int | tuple[str, ...] = 50
@@ -129,8 +129,8 @@ class AGL(Estimator, Predicts):
     dropout: float = 0.0
     temperature: float = 0.01
     inner_steps: int = 2
-    outer_lr: float = 0.01
-    bilevel_batch: int = 64
+    outer_lr: float = 0.02
+    bilevel_batch: int = 128
     warm_start: bool = True
     split: Literal["auto", "sections", "blocks", "random"] = "auto"
     refit: bool = True

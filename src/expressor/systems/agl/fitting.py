@@ -79,16 +79,17 @@ class Fitting:
         self.parts = self._parts(val)
         self.tissue = self._tissue(val)
         self.settings = Settings(
-            plan=model.plan, seed=model.random_state, components=model.components, dropout=model.dropout,
+            plan=model.plan, seed=model.random_state, dropout=model.dropout,
             bilevel_batch=model.bilevel_batch, build=lambda dim, n_genes: build_network(model, dim, n_genes),
         )  # fmt: skip
         self.records: list[pd.DataFrame] = []
+        self._last_scaler: tuple[np.ndarray, FeatureScaler] | None = None
 
     def run(self) -> Fitted:
         """Choose, train, calibrate."""
         chosen = self._search()
         self._note("select", chosen)
-        weights = chosen.weighting.weights().numpy()
+        weights = chosen.weighting.chosen().numpy()
         epochs = max(1, chosen.outcome.best_epoch)
         if self.model.refit:
             members, held, n_groups = self._refit(weights, epochs)
@@ -100,7 +101,7 @@ class Fitting:
             pd.Index(self.genes.primary, dtype=object), held, permutations=self.model.permutations,
             false_discovery=self.model.false_discovery, seed=self.model.random_state,
         )  # fmt: skip
-        k = int(chosen.weighting.record()["k"])
+        k = chosen.weighting.k
         history = pd.concat(self.records, ignore_index=True)
         return Fitted(self.genes, weights, k, epochs, self.parts.how, members, calibration, history, n_groups)
 
@@ -193,10 +194,18 @@ class Fitting:
         watched: bool,
     ) -> Trained:
         n_genes = self.tissue.targets.n_genes
-        phase = Phase(f"{stage}-{self._digest()}", rows, epochs, weighting, n_genes)
+        phase = Phase(f"{stage}-{self._digest()}", rows, epochs, weighting, n_genes, self._scaler(rows))
         if watched:
             phase = dataclasses.replace(phase, select=self.parts.select, stop=self.parts.stop)
         return train(self.tissue, phase, self.settings, resume=self.resume)
+
+    def _scaler(self, rows: np.ndarray) -> FeatureScaler | None:
+        """Return the scaler of these rows; the members of an ensemble share it."""
+        if self.tissue.has_patches:
+            return None
+        if self._last_scaler is None or not np.array_equal(self._last_scaler[0], rows):
+            self._last_scaler = rows, FeatureScaler.fit(self.tissue.inputs[rows], self.model.components)
+        return self._last_scaler[1]
 
     def _digest(self) -> str:
         """Name the genes of the fit, so that a checkpoint of others is never taken up."""
@@ -249,7 +258,7 @@ class Fitting:
         table = pd.DataFrame(trained.outcome.records)
         if table.empty:
             return
-        columns = ("epoch", "loss", "primary_loss", "val_pcc", "select_pcc", "k", "threshold", "seconds")
+        columns = ("epoch", "loss", "primary_loss", "val_pcc", "select_pcc", "k", "settled_k", "threshold", "seconds")
         table = table.reindex(columns=list(columns)).astype(np.float64)
         table.insert(0, "stage", stage)
         table["epoch"] = table["epoch"].astype(np.int64)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 from scipy import sparse
+from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from expressor.core.errors import DataError, check_range
@@ -15,6 +16,8 @@ from expressor.data.images import open_image
 from expressor.data.patches import HestPatches, Patches, PatchSpec
 from expressor.data.spatial import check_spatial, image_path, microns_per_pixel, section_of, sections
 from expressor.encoders.registry import EncoderCard, encoder, encoder_card
+
+_DENSE_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,19 @@ class FeatureScaler:
                             fix="Check that patches show the tissue.")  # fmt: skip
         spread = np.where(varies, spread, np.inf)
         scaled = (features - mean) / spread
-        values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
-        kept = np.argsort(values)[::-1][: min(n_components, int((values > 1e-10 * values[-1]).sum()))]
-        vectors = vectors[:, kept]
+        # Of the two Gram matrices that have the same eigenvalues the smaller is taken apart, and only its upper end.
+        wide = scaled.shape[1] > scaled.shape[0]
+        gram = (scaled @ scaled.T if wide else scaled.T @ scaled) / len(scaled)
+        n = min(n_components, len(gram))
+        values, vectors = eigh(gram, subset_by_index=(len(gram) - n, len(gram) - 1))
+        kept = np.argsort(-values, kind="stable")[: int((values > 1e-10 * values.max()).sum())]
+        values, vectors = values[kept], vectors[:, kept]
+        if wide:
+            vectors = scaled.T @ vectors / np.sqrt(len(scaled) * values)
         # A component and its negative are equally right: the largest loading shall be positive.
         strongest = np.abs(vectors).argmax(0)
         vectors = vectors * np.sign(vectors[strongest, np.arange(len(kept))])
-        return cls(mean, spread, vectors / np.sqrt(values[kept[0]]))
+        return cls(mean, spread, vectors / np.sqrt(values[0]))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return float32 (spot, component)."""
@@ -68,7 +77,7 @@ class FeatureScaler:
 
 
 class Targets:
-    """Expression in the order of the heads, kept sparse; batches of it are made dense.
+    """Expression in the order of the heads; batches of it are made dense, the whole only where it is small.
 
     Parameters
     ----------
@@ -80,6 +89,8 @@ class Targets:
 
     def __init__(self, values: sparse.csr_matrix, n_primary: int) -> None:
         self.values, self.n_primary = values, n_primary
+        small = values.shape[0] * values.shape[1] * 4 <= _DENSE_BYTES
+        self._dense: np.ndarray | None = values.toarray() if small else None
         self._leading: tuple[int, sparse.csr_matrix] = (values.shape[1], values)
 
     @property
@@ -89,6 +100,8 @@ class Targets:
 
     def dense(self, rows: np.ndarray, n_genes: int) -> Tensor:
         """Return the first ``n_genes`` genes of some spots, float32 (spot, gene)."""
+        if self._dense is not None:
+            return torch.from_numpy(self._dense[rows, :n_genes])
         if self._leading[0] != n_genes:
             self._leading = (n_genes, self.values[:, :n_genes])
         return torch.from_numpy(self._leading[1][rows].toarray())

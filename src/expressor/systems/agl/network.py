@@ -93,9 +93,13 @@ class SharedNetwork(nn.Module):
         self.log_variance: nn.Parameter | None
         self.register_parameter("log_variance", None)  # of uncertainty weights, where they are used
 
-    def forward(self, x: Tensor, n_genes: int | None = None) -> Float[Tensor, "spot gene"]:
+    def forward(self, x: Tensor, n_genes: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the factors (spot, factor), and weight (gene, factor) and bias (gene,) of the first ``n_genes`` heads."""
+        return self.trunk(x), self.head.weight[:n_genes], self.head.bias[:n_genes]
+
+    def predict(self, x: Tensor, n_genes: int | None = None) -> Float[Tensor, "spot gene"]:
         """Predict the first ``n_genes`` genes (all by default); the heads of the others are not computed."""
-        return F.linear(self.trunk(x), self.head.weight[:n_genes], self.head.bias[:n_genes])
+        return F.linear(*self(x, n_genes))
 
 
 def leading(weights: Mapping[str, Tensor], n_genes: int) -> dict[str, Tensor]:
@@ -103,6 +107,8 @@ def leading(weights: Mapping[str, Tensor], n_genes: int) -> dict[str, Tensor]:
     return {name: one[:n_genes] if name.startswith("head.") else one for name, one in weights.items()}
 
 
-def predict_with(network: SharedNetwork, weights: Mapping[str, Tensor], x: Tensor, n_genes: int) -> Tensor:
-    """Predict the first ``n_genes`` genes with other ``weights`` than the network's own; differentiable by them."""
+def factors_with(
+    network: SharedNetwork, weights: Mapping[str, Tensor], x: Tensor, n_genes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what ``forward`` gives with other ``weights`` than the network's own; differentiable by them."""
     return functional_call(network, dict(weights), (x, n_genes))

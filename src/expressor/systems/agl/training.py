@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from expressor.core.rng import stream
 from expressor.metrics.genewise import pearson, summarise
-from expressor.systems.agl import equations
 from expressor.systems.agl.inputs import FeatureScaler, LazyBatches, Targets, augment
+from expressor.systems.agl.losses import Heads, prepare, slide_losses
 from expressor.systems.agl.network import SharedNetwork
 from expressor.systems.agl.weighting import Weighting
 from expressor.train.loop import Outcome, Training, run, seeded
@@ -32,10 +32,8 @@ class Settings:
         Lengths, step size, machine.
     seed
         The estimator's.
-    components
-        Principal components of the features.
     dropout
-        Share of them left out in a step.
+        Share of the features left out in a step.
     bilevel_batch
         Spots of a batch of the outer step.
     build
@@ -44,7 +42,6 @@ class Settings:
 
     plan: TrainPlan
     seed: int
-    components: int
     dropout: float
     bilevel_batch: int
     build: Callable[[int, int], SharedNetwork]
@@ -120,6 +117,8 @@ class Phase:
         ``network -> weighting``.
     n_genes
         Number of heads.
+    scaler
+        Of the features, learnt on the fit rows; ``None`` for patches.
     select, stop
         Rows of the outer loss, and rows whose score stops the run and chooses its best epoch. Both or none of them.
     """
@@ -129,6 +128,7 @@ class Phase:
     epochs: int
     weighting: Callable[[SharedNetwork], Weighting]
     n_genes: int
+    scaler: FeatureScaler | None = None
     select: np.ndarray = field(default_factory=_no_rows)
     stop: np.ndarray = field(default_factory=_no_rows)
 
@@ -178,8 +178,7 @@ class _Runner:
 
     def __init__(self, tissue: Tissue, phase: Phase, settings: Settings) -> None:
         self.tissue, self.phase, self.settings = tissue, phase, settings
-        self.scaler = None if tissue.has_patches else FeatureScaler.fit(tissue.inputs[phase.fit], settings.components)
-        self.inputs = tissue.inputs if self.scaler is None else self.scaler(tissue.inputs)
+        self.inputs = tissue.inputs if phase.scaler is None else phase.scaler(tissue.inputs)
         with seeded(settings.seed, f"{phase.name}/init"):
             self.network = settings.build(self.inputs.shape[1], phase.n_genes)
         self.weighting = phase.weighting(self.network)
@@ -224,7 +223,7 @@ class _Runner:
         return LazyBatches(_even(order, self.settings.plan.batch_size), make)
 
     def batch(self, rows: np.ndarray, n_genes: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return inputs with this position's noise, expression, and which spot is of which section."""
+        """Return inputs with this position's noise, and what the losses need of expression and sections."""
         x = torch.from_numpy(self.inputs[rows])
         if self.tissue.has_patches:
             x = augment(x, rng)
@@ -233,12 +232,11 @@ class _Runner:
             x = x * torch.from_numpy(keep) / (1 - self.settings.dropout)
         section = self.tissue.section[rows]
         member = torch.from_numpy((section == np.unique(section)[:, None]).astype(np.float32))
-        return {"x": x, "y": self.tissue.targets.dense(rows, n_genes), "member": member}
+        return {"x": x, **prepare(self.tissue.targets.dense(rows, n_genes), member)}
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         n_primary = self.tissue.targets.n_primary
-        n_genes = batch["y"].shape[1]
-        losses = equations.slide_pcc_loss(module(batch["x"], n_genes), batch["y"], batch["member"])
+        losses = slide_losses(Heads(*module(batch["x"], batch["unit"].shape[1])), batch)
         return {"loss": self.weighting.objective(losses, n_primary), "primary_loss": losses[:n_primary].mean().detach()}
 
     def open_epoch(self, epoch: int) -> dict[str, float]:
@@ -281,11 +279,12 @@ class _Runner:
         spread = torch.from_numpy(np.where(spread > 0, spread, 1.0))
         head = self.network.head
         weight, bias = head.weight.detach().cpu().double(), head.bias.detach().cpu().double()
-        network = SharedNetwork(self.network.trunk.cpu(), head.in_features, n_primary)
+        with seeded(self.settings.seed, "unused"):  # a new layer draws its start, which is replaced at once
+            network = SharedNetwork(self.network.trunk.cpu(), head.in_features, n_primary)
         with torch.no_grad():
             network.head.weight.copy_(weight[:n_primary] / spread[:, None])
             network.head.bias.copy_((bias[:n_primary] - torch.from_numpy(mean)) / spread)
-        return Member(network.eval().requires_grad_(False), self.scaler)
+        return Member(network.eval().requires_grad_(False), self.phase.scaler)
 
 
 def _predict(network: SharedNetwork, inputs: np.ndarray, n_genes: int) -> np.ndarray:
@@ -293,7 +292,7 @@ def _predict(network: SharedNetwork, inputs: np.ndarray, n_genes: int) -> np.nda
     network.eval()
     with torch.no_grad():
         parts = [
-            network(torch.from_numpy(inputs[start : start + _CHUNK]).to(device), n_genes).float().cpu().numpy()
+            network.predict(torch.from_numpy(inputs[start : start + _CHUNK]).to(device), n_genes).float().cpu().numpy()
             for start in range(0, len(inputs), _CHUNK)
         ]
     network.train(was_training)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from expressor.nn.topk import count_active, threshold_range
 from expressor.systems.agl import equations
-from expressor.systems.agl.network import SharedNetwork, leading, predict_with
+from expressor.systems.agl.losses import Heads, slide_losses
+from expressor.systems.agl.network import SharedNetwork, factors_with, leading
 from expressor.train.bilevel import (
     AdamRule,
     AdamState,
@@ -27,6 +28,7 @@ from expressor.train.bilevel import (
 )
 
 FLOOR = 1e-3
+_MEMORY = 0.9
 Batch = Mapping[str, Tensor]
 
 
@@ -42,6 +44,15 @@ class Weighting(ABC):
     def weights(self) -> Tensor:
         """Return the present weights of all auxiliary genes, (gene,)."""
 
+    def chosen(self) -> Tensor:
+        """Return the weights that a finished run hands on."""
+        return self.weights()
+
+    @property
+    def k(self) -> int:
+        """Number of auxiliary genes kept in the end."""
+        return equations.kept(self.chosen())
+
     @abstractmethod
     def objective(self, losses: Tensor, n_primary: int) -> Tensor:
         """Combine the losses of the primary and the active auxiliary genes, (gene,), into the training loss."""
@@ -51,7 +62,7 @@ class Weighting(ABC):
 
     def record(self) -> dict[str, float]:
         """Return what goes into the history."""
-        return {"k": float(equations.kept(self.weights()))}
+        return {"k": float(self.k)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be kept to go on."""
@@ -119,6 +130,7 @@ class Threshold(Weighting):
         self.rank = equations.normalise_rank(torch.arange(n_auxiliary))
         # The authors start at the mean rank; their text says "all genes".
         self.threshold = self.rank.mean().clone().requires_grad_()
+        self.settled = self.threshold.detach().clone()
         self.range = threshold_range(tau, floor=FLOOR)
         self.optimizer = torch.optim.Adam([self.threshold], lr=lr)
 
@@ -139,6 +151,7 @@ class Threshold(Weighting):
     def update(self, pairs: Iterable[tuple[Batch, Batch]], optimizer: torch.optim.Optimizer) -> None:
         """Move the threshold once for each pair; the inner steps all start from the network as it is and are thrown away."""
         own = dict(self.network.named_parameters())
+        path: list[Tensor] = []
         n_heads = self.network.head.out_features
         for fit, select in pairs:
             n = n_heads - len(self.rank) + self.n_active
@@ -155,6 +168,10 @@ class Threshold(Weighting):
             self.optimizer.step()
             with torch.no_grad():
                 self.threshold.clamp_(*self.range)
+            path.append(self.threshold.detach().clone())
+        if path:
+            # Outer steps are noisy and the threshold never rests: what is read out is a running mean over epochs.
+            self.settled = _MEMORY * self.settled + (1 - _MEMORY) * torch.stack(path).mean()
 
     def _inner(self, weights: Mapping[str, Tensor], threshold: Tensor, batch: Batch) -> Tensor:
         n = len(weights["head.bias"])
@@ -167,18 +184,31 @@ class Threshold(Weighting):
         n_primary = self.network.head.out_features - len(self.rank)
         return _losses(self.network, leading(weights, n_primary), batch, n_primary).mean()
 
+    def chosen(self) -> Tensor:
+        """Return the weights at the running mean of the threshold."""
+        return equations.relaxed_mask(self.rank, self.settled, self.tau)
+
     def record(self) -> dict[str, float]:
-        """See :class:`Weighting`."""
-        return super().record() | {"threshold": float(self.threshold.detach())}
+        """Return the present k, that of the running mean, and the threshold."""
+        return {
+            "k": float(equations.kept(self.weights())),
+            "settled_k": float(equations.kept(self.chosen())),
+            "threshold": float(self.threshold.detach()),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """See :class:`Weighting`."""
-        return {"threshold": self.threshold.detach(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "threshold": self.threshold.detach(),
+            "settled": self.settled,
+            "optimizer": self.optimizer.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """See :class:`Weighting`."""
         with torch.no_grad():
             self.threshold.copy_(state["threshold"])
+            self.settled = state["settled"].to(self.settled)
         self.optimizer.load_state_dict(state["optimizer"])
 
 
@@ -213,9 +243,10 @@ class Uncertainty(Weighting):
         """Return equation R1."""
         return equations.uncertainty_objective(losses, self.log_variance)
 
-    def record(self) -> dict[str, float]:
+    @property
+    def k(self) -> int:
         """All genes are kept, whatever their weight."""
-        return {"k": float(self.n_auxiliary)}
+        return self.n_auxiliary
 
 
 class LearntWeights(Weighting):
@@ -291,9 +322,10 @@ class LearntWeights(Weighting):
         n_primary = self.network.head.out_features - len(phi)
         return _losses(self.network, weights, batch, n_primary).mean()
 
-    def record(self) -> dict[str, float]:
+    @property
+    def k(self) -> int:
         """Every gene has a weight above 0."""
-        return {"k": float(len(self.phi))}
+        return len(self.phi)
 
     def state_dict(self) -> dict[str, Any]:
         """See :class:`Weighting`."""
@@ -307,8 +339,7 @@ class LearntWeights(Weighting):
 
 
 def _losses(network: SharedNetwork, weights: Mapping[str, Tensor], batch: Batch, n_genes: int) -> Tensor:
-    predicted = predict_with(network, weights, batch["x"], n_genes)
-    return equations.slide_pcc_loss(predicted, batch["y"][:, :n_genes], batch["member"])
+    return slide_losses(Heads(*factors_with(network, weights, batch["x"], n_genes)), batch)
 
 
 def _with_primary(auxiliary: Tensor, n_primary: int, losses: Tensor) -> Tensor:
