@@ -11,14 +11,11 @@ import pandas as pd
 
 from expressor import __version__
 from expressor.bench.store import Cell, Key, read_cell, write_cell
-from expressor.bench.task import Fold, Method, Protocol, Task, digest, find_task
+from expressor.bench.task import Fold, Method, Protocol, Task, code_digest, digest, find_task
 from expressor.core.errors import DataError, ExpressorError, check_range
 from expressor.core.log import progress
 from expressor.core.optional import need
 from expressor.core.serial import to_plain, write_json
-
-# Raised when the way predictions are judged changes, so that finished cells are not mixed with others.
-JUDGE = 1
 
 
 def run(
@@ -45,7 +42,7 @@ def run(
         Seeds of every method that depends on one. Scores are averaged over seeds; seeds are no replicates for an interval.
     out
         Folder for ``results.csv``, ``table.md``, ``protocol.json`` and one file a finished cell. Cells found there that were made
-        under the same protocol, by the same method and on the same data are not computed again.
+        under the same protocol, by the same code of method and metrics, on the same data, are not computed again.
     scheduler
         Address of a Dask scheduler to spread cells over; its workers need this package and the data.
     show
@@ -72,7 +69,7 @@ def run(
         check_range(seed, name="seeds", low=0, integer=True)
     fingerprint, folds = _prepared(task, chosen)
     jobs = [
-        (entry, fold.name, _key(chosen, entry, fold.name, variant, seed, fingerprint))
+        (entry, fold.name, _key(task, chosen, entry, fold.name, variant, seed, fingerprint))
         for variant in chosen.variants
         for entry in entries
         for seed in (seeds if entry.seeded else seeds[:1])
@@ -150,10 +147,10 @@ def _prepared(task: Task, protocol: Protocol) -> tuple[str, list[Fold]]:
     return task.fingerprint(data), task.folds(protocol, data)
 
 
-def _key(protocol: Protocol, method: Method, fold: str, variant: str, seed: int, fingerprint: str) -> Key:
-    return Key(
-        method.name, fold, variant, seed, digest([protocol.hash, method.hash, fold, variant, seed, fingerprint, JUDGE])
-    )
+def _key(task: Task, protocol: Protocol, method: Method, fold: str, variant: str, seed: int, fingerprint: str) -> Key:
+    judge = [code_digest("expressor.metrics"), code_digest(type(task).__module__)]
+    decides = [protocol.hash, method.hash, fold, variant, seed, fingerprint, judge]
+    return Key(method.name, fold, variant, seed, digest(decides))
 
 
 def _finished(folder: Path | None, keys: Sequence[Key]) -> dict[Key, Cell]:

@@ -1,5 +1,6 @@
 """Finished parts of a benchmark on disk: one file a cell, so that an interrupted run goes on where it was."""
 
+import contextlib
 import json
 import os
 import zipfile
@@ -86,7 +87,8 @@ def write_cell(folder: Path, cell: Cell) -> None:
             np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
         temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise DataError(
             f"{target} cannot be written ({error})",
             fix="Finished parts are kept; free the disk or choose another folder.",
@@ -99,7 +101,7 @@ def read_cell(folder: Path, key: Key) -> Cell | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             if about["key"] != to_plain(key):
                 raise ValueError("it belongs to another cell")

@@ -1,5 +1,6 @@
 """What a benchmark is made of: a task, its protocols, the folds of a protocol, the methods that are compared."""
 
+import ast
 import dataclasses
 import hashlib
 import importlib
@@ -8,6 +9,9 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -21,6 +25,36 @@ def digest(value: object) -> str:
     """Return 12 hex digits of the SHA-256 of a plain value's canonical JSON."""
     text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Return a hash of the code of a module, or of all modules of a package but its tests; comments and docstrings do not count.
+
+    A result that was made by other code is not taken for one of this code.
+    """
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    path = Path(spec.origin)
+    files = (
+        sorted(one for one in path.parent.rglob("*.py") if "tests" not in one.parts)
+        if path.stem == "__init__"
+        else [path]
+    )
+    whole = hashlib.sha256()
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                setattr(node, "body", [one for one in body if not _is_words(one)])  # noqa: B010
+        whole.update(ast.dump(tree).encode())
+    return whole.hexdigest()[:12]
+
+
+def _is_words(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 @dataclass(frozen=True)
@@ -39,6 +73,8 @@ class Protocol:
         Each method is fitted for each of them; for expression the target scales.
     parameters
         Given to every method that has a parameter of that name.
+    judging
+        Settings of the judgement, such as numbers of permutations and of bootstrap draws.
     notes
         What a reader must know to judge the numbers; no part of the hash.
     """
@@ -51,6 +87,7 @@ class Protocol:
     targets: Mapping[str, Any]
     variants: tuple[str, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    judging: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -118,9 +155,10 @@ class Method:
 
     @property
     def hash(self) -> str:
-        """Hash of what the method is: maker and parameters, not its name."""
+        """Hash of what the method is: maker, its code, and parameters; not its name."""
         maker = self.maker if isinstance(self.maker, str) else self.maker.__qualname__
-        return digest({"maker": maker, "parameters": dict(self.parameters)})
+        module = registry.card(self.maker).package if isinstance(self.maker, str) else self.maker.__module__
+        return digest({"maker": maker, "code": code_digest(module), "parameters": dict(self.parameters)})
 
     def build(self, context: Mapping[str, Any]) -> Any:
         """Construct it; of ``context`` it gets what it has a parameter for, its own ``parameters`` come first."""

@@ -1,6 +1,8 @@
 """Encoder and ridge regression: the strong simple baseline of the field."""
 
+import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -11,11 +13,12 @@ from expressor.bench.controls.trivial import Control, as_tuple, centre, folds_of
 from expressor.core.errors import check_range
 from expressor.core.rng import stream
 from expressor.data.keys import SECTION
+from expressor.encoders.registry import Encoder
 from expressor.encoders.registry import encoder as load_encoder
 from expressor.estimator.images import PRECOMPUTED, image_features
 from expressor.metrics import pearson, summarise
 
-ALPHAS = tuple(float(one) for one in 10.0 ** np.arange(-1.0, 6.76, 0.25))
+ALPHAS = tuple(float(one) for one in 10.0 ** np.arange(-4.0, 4.1, 0.25))
 TRANSFORMS = {
     "none": lambda features: features,
     # Means of rectified activations have long tails; their square root is what makes ridge strong on unseen sections.
@@ -27,16 +30,17 @@ TRANSFORMS = {
 class EncoderRidge(Control):
     """Ridge regression on frozen image features, tuned inside the training data.
 
-    Features and targets are centred within sections, so that only differences between spots of one section are learnt. The
-    penalty (32 values over eight decades) and whether the features' signed square root is taken are chosen by the mean
-    correlation on left-out training sections, or on five random parts where there is one section only.
+    Features and targets are centred within sections, so that only differences between spots of one section are learnt. Features
+    have unit variance; the variances of each encoder's add up to one. The penalty (33 values over eight decades) and for each
+    encoder whether the signed square root of its features is taken are chosen by the mean correlation on left-out training
+    sections, or on five random parts where there is one section only.
 
     Parameters
     ----------
     target_genes, target_scale
         As for every control.
     encoder
-        Name of an encoder, or ``"precomputed:<obsm key>"``.
+        Name of an encoder, or ``"precomputed:<obsm key>"``; several give features side by side.
     patch_um
         Side of the patches in micrometres; several give features side by side. None for what the encoder was made for.
     patch_ratios
@@ -44,14 +48,14 @@ class EncoderRidge(Control):
     shuffled
         Give each training spot the image of another spot of its section: what the procedure yields where there is nothing to learn.
     alphas
-        Penalties to choose from, for standardised features.
+        Penalties to choose from.
     cache
         Folder of image features, as for :func:`expressor.estimator.images.image_features`.
     random_state
         Seed of the shuffle and of random parts.
     """
 
-    encoder: str = "efficientnet_lite0"
+    encoder: str | tuple[str, ...] = "efficientnet_lite0"
     patch_um: float | tuple[float, ...] | None = None
     patch_ratios: tuple[float, ...] = ()
     shuffled: bool = False
@@ -60,7 +64,7 @@ class EncoderRidge(Control):
     random_state: int = 0
 
     def fit(self, train: AnnData) -> Self:
-        """Choose the penalty and the transform, then fit on all training spots."""
+        """Choose the penalty and the transforms, then fit on all training spots."""
         for alpha in self.alphas:
             check_range(alpha, name="alphas", low=0.0, open_low=True)
         features, targets = self._features(train), self._targets(train)
@@ -69,38 +73,48 @@ class EncoderRidge(Control):
             rng = stream(self.random_state, "shuffled images")
             for section in np.unique(sections):
                 rows = np.flatnonzero(sections == section)
-                features[rows] = features[rng.permutation(rows)]
-        scores = {name: self._score(of(features), targets, sections) for name, of in TRANSFORMS.items()}
-        self.transform_ = max(scores, key=lambda name: scores[name].max())
-        self.inner_score_ = float(scores[self.transform_].max())
-        self.alpha_ = self.alphas[int(scores[self.transform_].argmax())]
-        kept = TRANSFORMS[self.transform_](features)
-        self.mean_, self.spread_ = kept.mean(axis=0), _spread(kept)
-        basis, (weights,) = _ridge((kept - self.mean_) / self.spread_, targets, sections, (self.alpha_,))
+                shuffled = rng.permutation(rows)
+                for block in features:
+                    block[rows] = block[shuffled]
+        scores = {
+            transforms: self._score(_apply(transforms, features), targets, sections)
+            for transforms in itertools.product(TRANSFORMS, repeat=len(features))
+        }
+        self.transforms_ = max(scores, key=lambda one: scores[one].max())
+        self.inner_score_ = float(scores[self.transforms_].max())
+        self.alpha_ = self.alphas[int(scores[self.transforms_].argmax())]
+        blocks = _apply(self.transforms_, features)
+        self.mean_, self.spread_ = _standard(blocks)
+        basis, (weights,) = _ridge((np.hstack(blocks) - self.mean_) / self.spread_, targets, sections, (self.alpha_,))
         self.weights_ = basis @ weights
         self.intercept_ = targets.mean(axis=0)
         return self
 
     def predict(self, data: AnnData) -> pd.DataFrame:
         """Return the predictions from the images of ``data``; its counts are not used."""
-        features = TRANSFORMS[self.transform_](self._features(data))
+        features = np.hstack(_apply(self.transforms_, self._features(data)))
         return self._frame(self.intercept_ + (features - self.mean_) / self.spread_ @ self.weights_, data)
 
-    def _features(self, data: AnnData) -> np.ndarray:
-        sides: tuple[Any, ...] = as_tuple(self.patch_um)
-        if self.patch_ratios and not self.encoder.startswith(PRECOMPUTED):
-            native = load_encoder(self.encoder).card.patch_um
-            sides = tuple(native * ratio for ratio in self.patch_ratios)
-        parts = [image_features(data, encoder=self.encoder, patch_um=side, cache=self.cache) for side in sides]
-        return np.hstack(parts).astype(np.float64)
+    def _features(self, data: AnnData) -> list[np.ndarray]:
+        """Return the features (spot, feature) of each encoder."""
+        blocks = []
+        for name in as_tuple(self.encoder):
+            sides: tuple[Any, ...] = as_tuple(self.patch_um)
+            encoder = name if name.startswith(PRECOMPUTED) else _loaded(name)
+            if self.patch_ratios and not isinstance(encoder, str):
+                sides = tuple(encoder.card.patch_um * ratio for ratio in self.patch_ratios)
+            parts = [image_features(data, encoder=encoder, patch_um=side, cache=self.cache) for side in sides]
+            blocks.append(np.hstack(parts).astype(np.float64))
+        return blocks
 
-    def _score(self, features: np.ndarray, targets: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    def _score(self, blocks: list[np.ndarray], targets: np.ndarray, sections: np.ndarray) -> np.ndarray:
         """Return for each penalty the mean correlation on left-out parts of the training data."""
+        features = np.hstack(blocks)
         held_out = folds_of(sections, 5, stream(self.random_state, "inner parts"))
         total = np.zeros(len(self.alphas))
         for out in held_out:
             kept = ~out
-            mean, spread = features[kept].mean(axis=0), _spread(features[kept])
+            mean, spread = _standard([block[kept] for block in blocks])
             basis, weights = _ridge((features[kept] - mean) / spread, targets[kept], sections[kept], self.alphas)
             projected = (features[out] - mean) / spread @ basis
             for i, one in enumerate(weights):
@@ -109,9 +123,25 @@ class EncoderRidge(Control):
         return total / len(held_out)
 
 
-def _spread(features: np.ndarray) -> np.ndarray:
-    spread = features.std(axis=0)
-    return np.where(spread > 1e-6 * np.abs(features).max(axis=0), spread, np.inf)  # a constant feature gets no weight
+@lru_cache(maxsize=4)
+def _loaded(name: str) -> Encoder:
+    """Return the encoder; a grid of controls fits it some dozen times, and reading its weights takes seconds."""
+    return load_encoder(name)
+
+
+def _apply(transforms: tuple[str, ...], blocks: list[np.ndarray]) -> list[np.ndarray]:
+    return [TRANSFORMS[name](block) for name, block in zip(transforms, blocks)]
+
+
+def _standard(blocks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means to subtract and the spreads to divide by, so that the variances of each block add up to one."""
+    spreads = []
+    for block in blocks:
+        spread = block.std(axis=0)
+        varies = spread > 1e-6 * np.abs(block).max(axis=0)
+        # A constant feature gets no weight.
+        spreads.append(np.where(varies, spread * np.sqrt(max(int(varies.sum()), 1)), np.inf))
+    return np.concatenate([block.mean(axis=0) for block in blocks]), np.concatenate(spreads)
 
 
 def _ridge(

@@ -24,7 +24,6 @@ from expressor.metrics import (
     block_permutation_pvalues,
     gene_correlation_error,
     moran_concordance,
-    summarise,
 )
 from expressor.metrics.coverage import interval_coverage, interval_score, interval_width
 from expressor.metrics.evaluation import GENEWISE
@@ -32,6 +31,7 @@ from expressor.metrics.evaluation import GENEWISE
 COVERAGE = 0.9
 TOP_50 = {"ranking": "dispersion of counts on training spots", "n": 50}
 PAIRS = ("section", "obs_names")
+JUDGING = {"permutations": 999, "draws": 1000}
 
 PROTOCOLS = (
     Protocol(
@@ -42,6 +42,7 @@ PROTOCOLS = (
         split={"kind": "leave-one-out", "key": SECTION, "apart": PAIRS},
         targets=TOP_50,
         variants=SCALES,
+        judging=JUDGING,
         notes=(
             "Four adjacent sections of one patient: this says nothing about other patients.",
             "The 50 targets are the genes of largest dispersion (variance over mean of counts) on the training spots of each fold.",
@@ -55,6 +56,7 @@ PROTOCOLS = (
         split={"kind": "hold-out", "key": PATIENT, "values": ["A", "B"], "apart": ("patient", *PAIRS)},
         targets=TOP_50,
         variants=SCALES,
+        judging=JUDGING,
         notes=(
             "Two test patients with one section each, one training patient: intervals over two clusters are as wide as they look.",
             "The picture of A1 has 3.2 um per pixel, the others 0.69: part of what is lost there is resolution.",
@@ -68,6 +70,7 @@ PROTOCOLS = (
         split={"kind": "random-spots", "folds": 5, "seed": 0, "apart": ("obs_names",)},
         targets=TOP_50,
         variants=SCALES,
+        judging=JUDGING,
         notes=(
             "Training and test spots are neighbours on the same section, with overlapping patches and one batch: the easy setting. "
             "It tells how well missing spots of a section are filled in, not how a new section fares.",
@@ -81,12 +84,14 @@ PROTOCOLS = (
         split={"kind": "leave-one-out", "key": SECTION, "apart": PAIRS},
         targets={"ranking": TOP_50["ranking"], "n": 8},
         variants=SCALES,
+        judging=JUDGING,
         parameters={"encoder": "precomputed:X_simulated"},
         notes=("Made data: the numbers say that the machinery works, and nothing about tissue.",),
     ),
 )
 
 RIDGE = "ridge"
+ENCODER = "efficientnet_lite0"
 
 
 def agl_methods() -> tuple[Method, ...]:
@@ -127,8 +132,9 @@ class Histology(Task):
                    needs="the library size of the test spots"),
             Method("colour", "colour descriptor + ridge", "control", EncoderRidge, {"encoder": "colour"}, seeded=False),
             Method(RIDGE, "encoder + ridge", "control", EncoderRidge, seeded=False),
-            Method("ridge-context", "encoder at 3 patch sizes + ridge", "control", EncoderRidge,
-                   {"patch_ratios": (0.75, 1.0, 1.5)}, seeded=False),
+            Method("ridge-context", "encoder and colour at 3 patch sizes + ridge", "control", EncoderRidge,
+                   {"encoder": (protocol.parameters.get("encoder", ENCODER), "colour"), "patch_ratios": (0.75, 1.0, 1.5)},
+                   seeded=False),
         )  # fmt: skip
 
     def systems(self, protocol: Protocol) -> tuple[Method, ...]:
@@ -207,9 +213,14 @@ class Histology(Task):
         labels = fold.test.obs[SECTION].astype(str).to_numpy()
         coords = _micrometres(fold.test)
         judged = measured, kept["predicted"].to_numpy()
-        draws = block_bootstrap_pearson(*judged, coords, labels, rng=stream(0, "spots"))
-        p = block_permutation_pvalues(*judged, coords, labels, rng=stream(0, "permutations"))
-        means = np.stack([summarise(one).sections for one in draws])
+        n_draws, n_permutations = protocol.judging["draws"], protocol.judging["permutations"]
+        draws = block_bootstrap_pearson(*judged, coords, labels, n_draws=n_draws, rng=stream(0, "spots"))
+        p = block_permutation_pvalues(
+            *judged, coords, labels, n_permutations=n_permutations, rng=stream(0, "permutations")
+        )
+        defined = ~np.isnan(draws)
+        with np.errstate(invalid="ignore"):
+            means = np.where(defined, draws, 0.0).sum(axis=2) / defined.sum(axis=2)
         return {
             **kept,
             "scores": _scores(fold.test, genes, *judged, kept.get("lower"), kept.get("upper"), coords, labels),
