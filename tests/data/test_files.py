@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 
 from expressor.core.errors import DataError, FormatError
-from expressor.data import files, read
+from expressor.data import files, guard, read
 
 
 def test_failures_of_outside_libraries_become_format_errors(tmp_path):

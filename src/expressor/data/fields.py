@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from expressor.core.errors import DataError, GeneError, check_choice, nearest_names
+from expressor.core.errors import DataError, FormatError, GeneError, check_choice, nearest_names
 from expressor.core.log import logger
 from expressor.data import files
 from expressor.data.checks import check_counts, check_numeric, check_sparse, check_unique
@@ -102,7 +102,7 @@ def _read_path(path: Path) -> AnnData:
             fix="Read tables with pandas and give the DataFrame.",
         )  # fmt: skip
     if not isinstance(adata, AnnData):
-        raise files.FormatError(f"{path} holds no AnnData", got=type(adata).__name__)
+        raise FormatError(f"{path} holds no AnnData", got=type(adata).__name__)
     for name, X in [("X", adata.X), *((f"layers[{key!r}]", one) for key, one in adata.layers.items()),
                     *((f"obsm[{key!r}]", one) for key, one in adata.obsm.items())]:  # fmt: skip
         check_sparse(X, where=f"{name} of {path}")

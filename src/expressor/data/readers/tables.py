@@ -33,7 +33,8 @@ def read_text(path: str | os.PathLike[str], *, limit: int = MAX_TEXT_BYTES) -> b
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            raw = file.read(limit + 1)
+            # Not limit + 1 in any case: a buffer of the asked size is made first.
+            raw = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
         text = _unpack(raw, limit, path) if packed else raw
     if len(text) > limit:
         raise FormatError(f"{path} is too large for a table", expected=f"at most {limit:,} bytes of text")
