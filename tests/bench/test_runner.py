@@ -235,9 +235,8 @@ def test_a_folder_that_cannot_be_written_is_said(small, tmp_path):
 
 def test_a_grid_spreads_over_dask(small, results):
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-    ) as cluster:
+    local = {"host": "127.0.0.1", "protocol": "tcp", "dashboard_address": None, "processes": False}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **local) as cluster:
         spread = bench.run(small, protocol="sections", scheduler=cluster.scheduler_address)
     timeless = ~results["metric"].str.endswith("seconds")
     pd.testing.assert_frame_equal(spread[timeless], results[timeless])
