@@ -111,7 +111,8 @@ class AGL(Estimator, Predicts):
     split_
         How the training spots were divided.
     history_
-        One row an epoch: stage, epoch, loss, primary_loss, val_pcc, select_pcc, k (now), settled_k (running mean), threshold, seconds.
+        One row an epoch: stage, epoch, loss, primary_loss, val_pcc (stop part), select_pcc, k (of this epoch), settled_k (of
+        the running mean of the threshold, which is what counts in the end), threshold, seconds.
     """
 
     target_genes: int | tuple[str, ...] = 50
