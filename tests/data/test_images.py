@@ -449,17 +449,22 @@ def test_damaged_files_by_the_thousand(folder, tmp_path, name):
 @pytest.mark.slow
 def test_a_large_image_is_in_memory_once(tmp_path):
     """Decoding 80 million pixels, cutting from them and shrinking them stays below one and a half copies."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the peak of one process alone is read from /proc")
     code = f"""
-import resource, numpy as np
-from PIL import Image
+import re
 from expressor.data.images import open_image
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) * 1024
+
+base = peak()
 with open_image({str(tmp_path / "x.jpg")!r}, um_per_px=1.0) as image:
     image.region(100, 100, 500, 500)
     image.region(0, 0, image.width, image.height, out=(900, 900))
     image.thumbnail(1024)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024 / (image.width * image.height))
+    print((peak() - base) / (image.width * image.height))
 """
     Image.new("RGB", (9000, 9000), (200, 120, 180)).save(tmp_path / "x.jpg")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 6.0  # bytes a pixel; the decoder holds 4
+    assert 3.9 < float(done.stdout) < 6.0  # bytes a pixel; the decoder holds 4
