@@ -141,7 +141,7 @@ class AGL(Estimator, Predicts):
     false_discovery: float = 0.05
     random_state: int = 0
     plan: TrainPlan = dataclasses.field(
-        default_factory=lambda: TrainPlan(lr=3e-3, weight_decay=3.0, batch_size=128, epochs=120, patience=20)
+        default_factory=lambda: TrainPlan(lr=1e-2, weight_decay=1.0, batch_size=128, epochs=40, patience=8)
     )
 
     # Fitting ---------------------------------------------------------------------------------------------------------
