@@ -7,6 +7,7 @@ of the work itself still shows, because then the results are missing.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
@@ -39,6 +40,22 @@ def main() -> None:
     training, outcome = train(plan, module=line(), batch_size=10)
     found |= {f"line/{name}": one for name, one in weights(training).items()}
     found["line/steps"] = torch.tensor(outcome.steps)
+
+    # Processes that see different scores must agree on when to stop, or they wait for each other for ever.
+    scores = iter([3.0, 2.0, 1.0, 0.0] if rank == "0" else [0.0, 1.0, 2.0, 3.0])
+    _, outcome = train(plan.set_params(patience=1), validate=lambda _: {"score": next(scores)})
+    found["stopped/epochs"] = torch.tensor(outcome.epochs)
+    plan.set_params(patience=None)
+
+    drawn: list[torch.Tensor] = []
+
+    def draw(module: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+        drawn.append(torch.rand(3))
+        return {"loss": module(batch["x"]).mean()}
+
+    train(plan.set_params(max_steps=1), loss=draw)
+    found["drawn/step"] = drawn[0]
+    plan.set_params(max_steps=None)
 
     training, outcome = train(plan)
     found |= state("whole", training, outcome)

@@ -90,6 +90,7 @@ def scripted(scores: list[float], direction: str, patience: int | None, epochs: 
         ([float("nan"), 1, float("nan"), float("nan"), 2], "max", 2, 4, 2),
         ([2, float("nan"), 3, 0, 0], "max", 2, 5, 3),
         ([float("nan"), 5, 4, 3, 6], "min", 5, 5, 4),
+        ([float("nan")] * 5, "max", 1, 5, 5),  # never defined: the last weights are as good as any
     ],
 )
 def test_early_stopping_follows_the_direction_and_restores_the_best(
@@ -161,6 +162,25 @@ def test_the_global_generators_are_neither_read_nor_moved() -> None:
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002, TID251 (a user's seed must not matter)
     assert same(first, weights(train(plan())[0]))
+
+
+def test_what_a_step_draws_depends_on_seed_phase_epoch_and_step() -> None:
+    def draws(seed: int, phase: str) -> list[tuple[float, ...]]:
+        found = []
+
+        def loss(module: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+            found.append(tuple(torch.rand(3).tolist()))
+            return {"loss": module(batch["x"]).mean()}
+
+        run(make(loss=loss, before_epoch=lambda _: found.append(tuple(torch.rand(3).tolist())) or {}), plan(), seed=seed,
+            phase=phase)  # fmt: skip
+        return found
+
+    first = draws(0, "a")
+    assert draws(0, "a") == first
+    everything = first + draws(1, "a") + draws(0, "b")
+    assert len(everything) == 3 * (18 + 3)
+    assert len(set(everything)) == len(everything)
 
 
 def test_another_seed_gives_another_run() -> None:

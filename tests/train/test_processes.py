@@ -23,7 +23,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, torch.Tens
     program = Path(__file__).with_name("ranks.py")
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program), str(folder)]
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=environment,
+                          timeout=240)  # fmt: skip
     results = sorted(folder.glob("rank-*.safetensors"))
     assert len(results) == 2, done.stderr[-3000:]
     return [load_file(path) for path in results]
@@ -35,8 +36,17 @@ def part(found: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
 
 def test_both_processes_end_with_the_same_weights(ranks: list[dict[str, torch.Tensor]]) -> None:
     for name in ranks[0]:
-        if "running" not in name:  # each process keeps the batch statistics of what it saw
+        # Each process keeps the batch statistics of what it saw, and drops other units.
+        if "running" not in name and not name.startswith("drawn"):
             assert torch.equal(ranks[0][name], ranks[1][name]), name
+
+
+def test_both_processes_stop_when_the_first_says_so(ranks: list[dict[str, torch.Tensor]]) -> None:
+    assert [int(one["stopped/epochs"]) for one in ranks] == [2, 2]
+
+
+def test_processes_draw_differently_in_a_step(ranks: list[dict[str, torch.Tensor]]) -> None:
+    assert not torch.equal(ranks[0]["drawn/step"], ranks[1]["drawn/step"])
 
 
 def test_two_processes_do_what_one_does_with_twice_the_batch(ranks: list[dict[str, torch.Tensor]]) -> None:

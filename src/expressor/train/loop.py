@@ -262,12 +262,11 @@ class _State:
         if monitor is not None:
             value = values[monitor]
             sign = 1.0 if self.training.direction == "max" else -1.0
-            # A score that is undefined (NaN) never counts as better.
+            # A score that is undefined (NaN) is better than none, and never better than one that is defined.
             if self.best_value is None or sign * value > sign * self.best_value:
-                if value == value or self.best_value is None:
-                    self.best_value = value if value == value else None
-                    self.best_epoch = self.epoch
-                    self.best = copy.deepcopy(self.training.module.state_dict())
+                self.best_value = value if value == value else None
+                self.best_epoch = self.epoch
+                self.best = copy.deepcopy(self.training.module.state_dict())
         return self.records[-1]
 
 
