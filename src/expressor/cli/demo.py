@@ -48,7 +48,7 @@ def demo(
     protocol = task.protocol("patient-c-sections")
     data = task.load(protocol)
     console.print(f"{data.n_obs} spots of four sections; {held_out} is held out, and never seen in training")
-    folds = {fold.name.removeprefix("section-"): fold for fold in task.folds(protocol, data)}
+    folds = {fold.name.removeprefix("section "): fold for fold in task.folds(protocol, data)}
     check_choice(held_out, folds, name="held_out")
     fold = folds[held_out]
     methods = {one.name: one for one in task.methods(protocol)}
