@@ -99,7 +99,11 @@ def test_per_section_has_a_hole_where_there_is_no_row():
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(-0.02, 0.04, "cannot be told apart"), (0.01, 0.04, "is better than"), (-0.04, -0.01, "is worse than")],
+    [
+        (-0.02, 0.04, "cannot be told apart"),
+        (0.01, 0.04, "It is better than ridge"),
+        (-0.04, -0.01, "It is worse than ridge"),
+    ],
 )
 def test_the_paired_interval_decides_the_sentence(low, high, words):
     rows = pd.DataFrame(
@@ -118,7 +122,8 @@ def test_without_a_paired_interval_nothing_is_called_better():
     rows = pd.DataFrame(
         [{"method": "DkGSB", "metric": "pearson", "value": 0.9}, {"method": "ridge", "metric": "pearson", "value": 0.1}]
     )
-    assert "neither is shown to be better" in summary._on_accuracy(rows)[1]
+    assert summary._on_accuracy(rows) == ["DkGSB reaches a mean correlation of 0.90 on targets as measured."]
+    assert "The strongest control, ridge, reaches 0.10; without a paired" in summary._on_controls(rows)[0]
 
 
 def test_a_lower_error_is_the_better_one():
@@ -130,23 +135,24 @@ def test_a_lower_error_is_the_better_one():
             {"method": "DkGSB", "metric": "rmse", "value": -0.1, "low": -0.2, "high": -0.05, "reference": "ridge"},
         ]
     )
-    assert "better than the strongest control, ridge" in summary._on_accuracy(rows)[1]
+    assert "It is better than ridge" in summary._on_accuracy(rows)[1]
 
 
 def test_the_library_size_is_spoken_of_where_it_explains_as_much(make_run):
-    said = " ".join(summary.sentences(read_run(make_run())))
-    assert "On raw counts the library size alone reaches 0.74, which is no less than AGL (DkGSB) (0.60)" in said
-    assert "On normalised counts the library size" not in said
+    said = " ".join(summary.paragraphs(read_run(make_run())))
+    assert "On raw counts the size of a spot's library alone reaches 0.74, no less than AGL (DkGSB) (0.60)" in said
+    assert "On normalised counts the size" not in said
 
 
 def test_sentences_on_trust(make_run):
     run = read_run(make_run())
     good = sum(one is True for one in run.gene_table["trusted"])
     assert 0 < good < 40
-    assert summary.sentences(run)[0].startswith(f"{good} of 40 genes passed the test for trust")
-    assert f"Of {good} trusted genes, {good} correlate above zero" in summary.sentences(run)[1]
-    assert "No verdict" in summary.sentences(read_run(make_run(gene_table=False)))[0]
-    assert "Nothing was measured" in summary.sentences(read_run(make_run(measured=False)))[-1]
+    said = " ".join(summary.paragraphs(run))
+    assert f"{good} of 40 genes passed the test for trust" in said
+    assert f"All {good} trusted genes correlate above zero" in said
+    assert "No verdict" in " ".join(summary.paragraphs(read_run(make_run(gene_table=False))))
+    assert "Nothing was measured" in summary.paragraphs(read_run(make_run(measured=False)))[-1]
 
 
 def test_numbers_in_words():
@@ -206,3 +212,47 @@ def test_a_real_benchmark_can_be_reported(make_run):
     assert set(scores["encoder + ridge"]) == {"log1p_cp10k", "log1p_counts"}
     assert scores["encoder + ridge"]["log1p_cp10k"].is_bounded
     assert "encoder + ridge" in render(run)
+
+
+def test_the_strongest_fair_control_is_named_and_every_pair_of_the_model_told():
+    common = {"metric": "pearson", "section": "all"}
+    model = {"method": "dkgsb", "title": "DkGSB", "kind": "model"}
+    rows = pd.DataFrame(
+        [
+            {**common, **model, "value": 0.30},
+            {**common, "method": "ridge", "title": "encoder + ridge", "kind": "control", "value": 0.32},
+            {**common, "method": "colour", "title": "colour + ridge", "kind": "control", "value": 0.36},
+            {
+                **common,
+                "method": "library",
+                "title": "library size",
+                "kind": "control",
+                "value": 0.39,
+                "needs": "counts",
+            },
+            {**common, "method": "pgl", "title": "PGL", "kind": "rival", "value": 0.31},
+            {
+                **common,
+                **model,
+                "value": -0.02,
+                "low": -0.04,
+                "high": 0.01,
+                "reference": "ridge",
+                "reference_of": "ridge",
+            },
+            {
+                **common,
+                **model,
+                "value": -0.01,
+                "low": -0.03,
+                "high": -0.005,
+                "reference": "pgl",
+                "reference_of": "pgl, ridge",
+            },
+        ]
+    )
+    said = summary._on_accuracy(rows)
+    assert said[1].startswith("It cannot be told apart from encoder + ridge (paired difference")
+    assert said[2].startswith("It is worse than PGL, the best of its kind (paired difference")
+    (control,) = summary._on_controls(rows)
+    assert control.startswith("The strongest control, colour + ridge, reaches 0.36"), "not the one that saw the counts"

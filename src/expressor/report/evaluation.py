@@ -79,6 +79,9 @@ def tidy(evaluation: pd.DataFrame) -> pd.DataFrame:
     titles = {method: title for method, title in zip(table["method"], table["title"]) if title}
     for name in ("method", "reference"):
         table[name] = [titles.get(one, one) for one in table[name]]
+    table["reference_of"] = [
+        ", ".join(titles.get(one, one) for one in names.split(", ")) for names in table["reference_of"]
+    ]
     table["kind"] = [one if one in KINDS else guess_kind(method) for one, method in zip(table["kind"], table["method"])]
     return table[~table["metric"].str.startswith("fitted:")].reset_index(drop=True)
 
@@ -134,6 +137,11 @@ def scores(table: pd.DataFrame, metric: str, *, source: str = "measured") -> dic
         }
         for method in dict.fromkeys(name for name, _ in methods)
     }
+
+
+def given_more(table: pd.DataFrame) -> set[str]:
+    """Return the methods that were given more than a user has."""
+    return set(table.loc[table["needs"] != "", "method"])
 
 
 def kinds(table: pd.DataFrame) -> dict[str, str]:

@@ -98,7 +98,7 @@ def render(run: Run) -> str:
         has_pictures=any(one["image"] for one in data["sections"]),
         enlarged=max(one["drawn"] / one["diameter"] for one in data["sections"]),
         genes=data["genes"],
-        sentences=summary.sentences(run),
+        opening=summary.paragraphs(run),
         facts=facts(run),
         headline=headline(run),
         plots=[(name, caption, Markup(drawing)) for name, caption, drawing in drawings(run)],

@@ -65,7 +65,7 @@ def _opening(run: Run) -> str:
     said = [f"# {plain(name)}", *([plain(card.summary)] if card is not None else [])]
     tissue = f"{summary.count(run.predictions.n_obs, 'spot')} of {summary.count(len(run.sections), 'section')}"
     said.append(f"Predicts {summary.count(run.predictions.n_vars, 'gene')} as {plain(run.unit)}; judged on {tissue}.")
-    return "\n\n".join([*said, *(plain(one) for one in summary.sentences(run))])
+    return "\n\n".join([*said, *(plain(one) for one in summary.paragraphs(run))])
 
 
 def _accuracy(run: Run) -> str:

@@ -1,8 +1,9 @@
 """Says in plain sentences what the numbers of a run allow one to say, and no more."""
 
 import math
+from collections.abc import Hashable
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from expressor.report import evaluation as reading
@@ -31,15 +32,20 @@ def count(quantity: int, noun: str, plural: str | None = None) -> str:
     return f"{quantity:,} {noun if quantity == 1 else plural or noun + 's'}"
 
 
-def sentences(run: Run) -> list[str]:
-    """Return what a reader should know first: trust, accuracy beside the best control, and warnings.
+def paragraphs(run: Run) -> list[str]:
+    """Return what a reader should know first: accuracy beside others, warnings, trust in single genes.
 
     Parameters
     ----------
     run
         The run.
     """
-    return [*_on_trust(run), *_on_accuracy(run.evaluation), *_on_library_size(run.evaluation), *_on_measured(run)]
+    parts = [
+        _on_accuracy(run.evaluation),
+        [*_on_controls(run.evaluation), *_on_library_size(run.evaluation)],
+        _on_trust(run),
+    ]
+    return [" ".join(said) for said in [*parts, _on_measured(run)] if said]
 
 
 def _on_trust(run: Run) -> list[str]:
@@ -66,66 +72,91 @@ def _on_verdicts_here(run: Run) -> list[str]:
     if here.empty:
         return []
     above = int((here > 0).sum())
+    who = "All" if above == len(here) else f"{above:,} of"
     return [
-        f"Of {count(len(here), 'trusted gene')}, {above:,} correlate above zero with what was measured in the tissue shown here "
+        f"{who} {count(len(here), 'trusted gene')} correlate above zero with what was measured in the tissue shown here "
         f"(mean {number(float(here.mean()))})."
     ]
 
 
 def _on_accuracy(evaluation: pd.DataFrame) -> list[str]:
-    table = reading.tidy(evaluation)
-    metric = reading.headline_metric(table)
-    if metric is None:
+    judged = _judge(evaluation)
+    if judged is None:
         return []
-    scores, kinds = reading.scores(table, metric), reading.kinds(table)
-    scale = reading.scales(table)[0]
-    known = {name: one[scale] for name, one in scores.items() if scale in one and math.isfinite(one[scale].value)}
-    model = next((name for name in known if kinds[name] == "model"), None)
-    if model is None:
-        return []
+    table, metric, scale, model, known = judged
     reached = f"{reading.metric_words(metric)} of {_with_interval(known[model])}"
-    said = [f"{model} reaches a mean {reached} on {reading.scale_words(scale)}."]
-    controls = {name: one for name, one in known.items() if kinds[name] == "control"}
-    if controls:
-        best = min(controls, key=lambda name: controls[name].value * (1 if reading.is_better_low(metric) else -1))
-        said.append(_against(table, metric, scale, model, best, controls[best]))
-    return said
-
-
-def _against(table: pd.DataFrame, metric: str, scale: str, model: str, control: str, score: reading.Score) -> str:
     found = reading.differences(table, metric)
-    paired = found[(found["method"] == model) & (found["reference"] == control) & (found["scale"] == scale)]
-    if paired.empty or not np.isfinite(paired.iloc[0][["low", "high"]].astype(float)).all():
-        return (
-            f"The strongest control, {control}, reaches {_with_interval(score)}; "
-            "without a paired interval neither is shown to be better."
-        )
-    value, low, high = (float(paired.iloc[0][name]) for name in ("value", "low", "high"))
-    words = f"paired difference {number(value, 3)}, 95 % interval {number(low, 3)} to {number(high, 3)}"
-    above, below = ("worse", "better") if reading.is_better_low(metric) else ("better", "worse")
-    if low > 0 or high < 0:
-        return f"That is {above if low > 0 else below} than the strongest control, {control} ({words})."
-    return f"That cannot be told apart from the strongest control, {control} ({words})."
+    paired = found[
+        (found["method"] == model) & (found["scale"] == scale) & found["low"].notna() & found["high"].notna()
+    ]
+    said = [f"{model} reaches a mean {reached} on {reading.scale_words(scale)}."]
+    return said + [_against(metric, row) for row in paired.to_dict("records")]
+
+
+def _on_controls(evaluation: pd.DataFrame) -> list[str]:
+    """Name the strongest control that sees no more than a user has, unless it was already compared in pairs."""
+    judged = _judge(evaluation)
+    if judged is None:
+        return []
+    table, metric, scale, model, known = judged
+    kinds, beyond = reading.kinds(table), reading.given_more(table)
+    controls = {name: one.value for name, one in known.items() if kinds[name] == "control" and name not in beyond}
+    if not controls:
+        return []
+    best = min(controls, key=lambda name: controls[name] * (1 if reading.is_better_low(metric) else -1))
+    found = reading.differences(table, metric)
+    paired = found[(found["method"] == model) & (found["reference"] == best) & found["low"].notna()]
+    if len(paired):
+        return []
+    return [
+        f"The strongest control, {best}, reaches {_with_interval(known[best])}; "
+        "without a paired interval neither is shown to be better."
+    ]
 
 
 def _on_library_size(evaluation: pd.DataFrame) -> list[str]:
     """Warn where the size of the library alone explains as much as the model."""
-    table = reading.tidy(evaluation)
-    metric = reading.headline_metric(table)
-    if metric is None:
+    judged = _judge(evaluation)
+    if judged is None:
         return []
-    scores, kinds = reading.scores(table, metric), reading.kinds(table)
-    model = next((name for name in scores if kinds[name] == "model"), None)
+    table, metric, _, model, _ = judged
+    scores = reading.scores(table, metric)
     library = next((name for name in scores if "library" in name.lower()), None)
-    if model is None or library is None:
+    if library is None or reading.is_better_low(metric):
         return []
     for scale, score in scores[library].items():
         if scale in scores[model] and score.value >= scores[model][scale].value:
             return [
-                f"On {reading.scale_words(scale)} the library size alone reaches {number(score.value)}, which is no less than "
-                f"{model} ({number(scores[model][scale].value)}): there a high correlation says little about genes."
+                f"On {reading.scale_words(scale)} the size of a spot's library alone reaches {number(score.value)}, no less "
+                f"than {model} ({number(scores[model][scale].value)}): a high correlation there says little about genes."
             ]
     return []
+
+
+def _judge(
+    evaluation: pd.DataFrame,
+) -> tuple[pd.DataFrame, str, str, str, dict[str, reading.Score]] | None:
+    """Return the tidy table, its metric, its first scale, the model, and the known scores there; None without a model."""
+    table = reading.tidy(evaluation)
+    metric = reading.headline_metric(table)
+    if metric is None:
+        return None
+    scores, kinds = reading.scores(table, metric), reading.kinds(table)
+    scale = reading.scales(table)[0]
+    known = {name: one[scale] for name, one in scores.items() if scale in one and math.isfinite(one[scale].value)}
+    model = next((name for name in known if kinds[name] == "model"), None)
+    return None if model is None else (table, metric, scale, model, known)
+
+
+def _against(metric: str, row: dict[Hashable, Any]) -> str:
+    value, low, high = (float(row[name]) for name in ("value", "low", "high"))
+    words = f"paired difference {number(value, 3)}, {number(low, 3)} to {number(high, 3)}"
+    above, below = ("worse", "better") if reading.is_better_low(metric) else ("better", "worse")
+    several = ", " in str(row["reference_of"])
+    other = f"{row['reference']}{', the best of its kind' if several else ''}"
+    if low > 0 or high < 0:
+        return f"It is {above if low > 0 else below} than {other} ({words})."
+    return f"It cannot be told apart from {other} ({words})."
 
 
 def _on_measured(run: Run) -> list[str]:

@@ -84,13 +84,35 @@ def headline(run: Run) -> dict[str, Any] | None:
         ],
         "claims": _claims(run, table, metric),
         "remarks": reading.remarks(table),
-        "differences": list(reading.differences(table, metric).itertuples(index=False)),
+        "differences": _differences(table, metric, scales, [name for name in scores if kinds[name] == "model"]),
         "sections": [
             (reading.scale_words(one), reading.per_section(table, metric, one)) for one in scales
             if not reading.per_section(table, metric, one).empty
         ],
         "others": _others(table, metric, scales),
     }  # fmt: skip
+
+
+def _differences(table: pd.DataFrame, metric: str, scales: list[str], models: list[str]) -> list[dict[str, Any]]:
+    """Return paired differences, those of the model first: whether it is one, the two methods, and a score or None a scale."""
+    found = reading.differences(table, metric)
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in found.to_dict("records"):
+        several = ", " in one["reference_of"]
+        other = f"best of {one['reference_of']}" if several else one["reference"]
+        row = rows.setdefault(
+            (one["method"], other),
+            {
+                "is_model": one["method"] in models,
+                "method": one["method"],
+                "other": other,
+                "cells": [None] * len(scales),
+            },
+        )
+        score = reading.Score(float(one["value"]), float(one["low"]), float(one["high"]), 0, str(one["level"]))
+        if one["scale"] in scales:
+            row["cells"][scales.index(one["scale"])] = {"score": score, "other": one["reference"] if several else ""}
+    return sorted(rows.values(), key=lambda row: not row["is_model"])
 
 
 def _others(table: pd.DataFrame, headline: str, scales: list[str]) -> list[dict[str, Any]]:
