@@ -28,6 +28,8 @@ Weights = Mapping[str, Tensor]
 Loss = Callable[[Weights, Tensor, Any], Tensor]
 Tangent = Literal["reverse", "forward"]
 
+_NO_ROOT = 1e-30  # below the root of any second moment that float32 can hold
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdamRule:
@@ -162,21 +164,16 @@ def forward_hypergradient(
     check_choice(tangent, ("reverse", "forward"), name="tangent")
     derive = _derive_reverse if tangent == "reverse" else _derive_forward
     outer = outer.detach()
-    w = {name: one.detach() for name, one in weights.items()}
-    state = state or AdamState.fresh(w)
-    step, m, v = state.step, dict(state.first), dict(state.second)
-    zeros = AdamState.fresh(w)
-    dw, dm, dv = dict(zeros.first), dict(zeros.first), dict(zeros.first)
+    moving = {name: _Moving.start(one, name, state) for name, one in weights.items()}
+    step = state.step if state is not None else 0
+    w = {name: one.w for name, one in moving.items()}
+    dw = {name: one.dw for name, one in moving.items()}
     for batch in batches:
         step += 1
         gradient, d_gradient = derive(inner, w, dw, outer, batch)
         with torch.no_grad():
-            for name in w:
-                one = _adam_with_tangent(
-                    (w[name], m[name], v[name], gradient[name]), (dw[name], dm[name], dv[name], d_gradient[name]),
-                    step, rule,
-                )  # fmt: skip
-                (w[name], m[name], v[name]), (dw[name], dm[name], dv[name]) = one
+            for name, one in moving.items():
+                one.step(gradient[name], d_gradient[name], step, rule)
         del gradient, d_gradient
     loss, by_weight, by_outer = _gradients(outer_loss, w, outer, outer_batch)
     with torch.no_grad():
@@ -370,26 +367,45 @@ def _adam(
     return w, m, v
 
 
-Triple = tuple[Tensor, Tensor, Tensor]
+@dataclass
+class _Moving:
+    """One weight tensor on its way through the inner steps: weight, moments, and their derivatives; changed in place."""
 
+    w: Tensor
+    m: Tensor
+    v: Tensor
+    dw: Tensor
+    dm: Tensor
+    dv: Tensor
 
-def _adam_with_tangent(
-    at: tuple[Tensor, Tensor, Tensor, Tensor], along: tuple[Tensor, Tensor, Tensor, Tensor], step: int, rule: AdamRule
-) -> tuple[Triple, Triple]:
-    """Take one step of Adam on (w, m, v, gradient) and map their derivatives through it."""
-    (w, m, v, g), (dw, dm, dv, dg) = at, along
-    m = rule.beta1 * m + (1 - rule.beta1) * g
-    dm = rule.beta1 * dm + (1 - rule.beta1) * dg
-    v = rule.beta2 * v + (1 - rule.beta2) * g * g
-    dv = rule.beta2 * dv + (2 * (1 - rule.beta2)) * g * dg
-    scale1, scale2 = 1 - rule.beta1**step, (1 - rule.beta2**step) ** 0.5
-    root = _root(v)
-    below = root / scale2 + rule.eps
-    d_below = torch.where(root > 0, dv / (2 * scale2 * torch.where(root > 0, root, 1.0)), 0.0)
-    shrink = 1 - rule.lr * rule.weight_decay
-    w = w * shrink - (rule.lr / scale1) * m / below
-    dw = dw * shrink - (rule.lr / scale1) * (dm - m * d_below / below) / below
-    return (w, m, v), (dw, dm, dv)
+    @classmethod
+    def start(cls, weight: Tensor, name: str, state: AdamState | None) -> "_Moving":
+        w = weight.detach().clone()
+        m, v = (torch.zeros_like(w), torch.zeros_like(w)) if state is None else (state.first[name], state.second[name])
+        return cls(w, m.detach().clone(), v.detach().clone(), *(torch.zeros_like(w) for _ in range(3)))
+
+    def step(self, g: Tensor, dg: Tensor, step: int, rule: AdamRule) -> None:
+        """Take one step of Adam and map the derivatives through it.
+
+        With b = root(v) / c + eps the step is w - a m / b; its derivative is dw - a (dm - (m / b) db) / b with
+        db = dv / (2 c root(v)). Written for few passes over memory, which is what such a step costs.
+        """
+        scale1, scale2 = 1 - rule.beta1**step, (1 - rule.beta2**step) ** 0.5
+        self.m.mul_(rule.beta1).add_(g, alpha=1 - rule.beta1)
+        self.dm.mul_(rule.beta1).add_(dg, alpha=1 - rule.beta1)
+        self.v.mul_(rule.beta2).addcmul_(g, g, value=1 - rule.beta2)
+        self.dv.mul_(rule.beta2).addcmul_(g, dg, value=2 * (1 - rule.beta2))
+        # Where v is 0 no gradient ever came and dv is 0 too: the floor turns 0 / 0 into the right answer, 0.
+        root = self.v.sqrt()
+        below = (root / scale2).add_(rule.eps)
+        d_below = self.dv / root.clamp_min_(_NO_ROOT)
+        ratio = self.m / below
+        turn = torch.addcmul(self.dm, ratio, d_below, value=-0.5 / scale2)
+        if rule.weight_decay:
+            self.w.mul_(1 - rule.lr * rule.weight_decay)
+            self.dw.mul_(1 - rule.lr * rule.weight_decay)
+        self.w.add_(ratio, alpha=-rule.lr / scale1)
+        self.dw.addcdiv_(turn, below, value=-rule.lr / scale1)
 
 
 def _gradients(loss: Loss, weights: Weights, outer: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor], Tensor]:
