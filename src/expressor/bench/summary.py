@@ -56,8 +56,7 @@ def summarise_sections(
     rows: list[dict[str, Any]] = []
     joined: dict[tuple[str, str], _Joined] = {}
     for (name, variant), group in groups.items():
-        about = {"method": name, "title": by_name[name].title, "kind": by_name[name].kind, "scale": variant,
-                 "needs": by_name[name].needs, "status": "measured", "message": ""}  # fmt: skip
+        about = _about(by_name[name], variant)
         refused = [cell for cell in group if cell.status != "measured"]
         if refused:
             message = f"{len(refused)} of {len(group)} parts refused: {refused[0].message}"
@@ -180,9 +179,7 @@ def _differences(
         for (name, other), one in joined.items():
             if other != variant or name in names or one.genes(HEADLINE).isna().all():
                 continue
-            about = {"method": name, "title": methods[name].title, "kind": methods[name].kind, "scale": variant,
-                     "needs": methods[name].needs, "status": "measured", "message": "", "reference": reference,
-                     "reference_of": ", ".join(names)}  # fmt: skip
+            about = _about(methods[name], variant) | {"reference": reference, "reference_of": ", ".join(names)}
             rows += [row | about for row in _difference(one, joined[reference, variant])]
     return rows
 
@@ -202,6 +199,12 @@ def _difference(one: _Joined, other: _Joined) -> list[dict[str, Any]]:
     drawn = draws - np.nanmean(draws) + value if counts["n_undefined"] else draws
     rows.append(_row(HEADLINE, percentile_interval(value, drawn, n_clusters=len(one.sections)), "spots") | counts)
     return rows
+
+
+def _about(method: Method, variant: str) -> dict[str, Any]:
+    system = method.maker if isinstance(method.maker, str) else ""
+    return {"method": method.name, "title": method.title, "kind": method.kind, "system": system, "scale": variant,
+            "needs": method.needs, "status": "measured", "message": ""}  # fmt: skip
 
 
 def _row(metric: str, interval: Interval, level: str, section: str = "all") -> dict[str, Any]:

@@ -8,13 +8,18 @@ import numpy as np
 import pandas as pd
 
 from expressor.bench.claims import Claim
+from expressor.bench.claims import claims as read_claims
+from expressor.core import registry
 from expressor.metrics import METRICS
 
 SCALES = {"log1p_cp10k": "normalised to 10,000, log1p", "log1p_counts": "raw counts, log1p"}
 DETAIL = (
     "spearman", "mae", "rmse", "variance_ratio", "gene_correlation_error", "moran_concordance", "moran_bias", "significant_genes",
+    "coverage", "width",
 )  # fmt: skip
-ARROWS = {"higher": "↑", "lower": "↓", "one": "→1", "nominal": "→0"}
+ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
+NOMINAL = {"moran_bias": "→0", "coverage": "→0.9"}
+HIDDEN = ("fitted:n_features_in_",)
 LEVELS = {
     "sections": "over sections",
     "patients": "over patients",
@@ -30,7 +35,7 @@ DESIGNS = {
 }
 
 
-def table(results: pd.DataFrame, *, claims: Sequence[Claim] = ()) -> str:
+def table(results: pd.DataFrame, *, claims: Sequence[Claim] | None = None) -> str:
     """Return results as Markdown.
 
     Parameters
@@ -38,14 +43,17 @@ def table(results: pd.DataFrame, *, claims: Sequence[Claim] = ()) -> str:
     results
         What :func:`expressor.bench.run` returned, or its ``results.csv`` read by pandas.
     claims
-        What papers say, shown under a heading of its own.
+        What papers say, shown under a heading of its own; by default what the folders of the systems in ``results`` hold.
 
     Returns
     -------
     str
-        Correlation on every scale; the other metrics of each scale; paired differences; refusals; claims; how intervals were made.
+        Correlation on every scale; the other metrics of each scale; paired differences; what was chosen in fitting; refusals;
+        claims; how intervals were made.
     """
-    results = results.fillna({"reference": "", "reference_of": "", "needs": "", "message": "", "level": ""})
+    results = results.fillna(
+        {"reference": "", "reference_of": "", "needs": "", "message": "", "level": "", "system": ""}
+    )
     first = results.iloc[0]
     overall = results[(results["section"] == "all") & (results["status"] == "measured")]
     parts = [
@@ -53,8 +61,9 @@ def table(results: pd.DataFrame, *, claims: Sequence[Claim] = ()) -> str:
         _headline(results, overall),
         *[_detail(overall, scale) for scale in dict.fromkeys(results["scale"])],
         _paired(overall),
+        _fitted(overall),
         _refusals(results),
-        _claims(claims),
+        _claims(_claims_of(results) if claims is None else claims),
         _remarks(results, overall),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -93,7 +102,10 @@ def _detail(overall: pd.DataFrame, scale: str) -> str:
     metrics = [name for name in DETAIL if (own["metric"] == name).any()]
     if not metrics:
         return ""
-    head = ["method", *[f"{METRICS[name].title} {ARROWS[METRICS[name].direction]}" for name in metrics]]
+    head = [
+        "method",
+        *[f"{METRICS[one].title} {NOMINAL.get(one) or ARROWS[METRICS[one].direction]}" for one in metrics],
+    ]
     lines = []
     for title, rows in own.groupby("title", sort=False):
         firsts = rows.drop_duplicates("metric").set_index("metric")["value"]
@@ -107,7 +119,7 @@ def _paired(overall: pd.DataFrame) -> str:
         return ""
     titles = overall.drop_duplicates("method").set_index("method")["title"]
     lines = []
-    levels = [one for one in LEVELS if (paired["level"] == one).any()]
+    levels = [one for one in LEVELS if paired.loc[paired["level"] == one, "low"].notna().any()]
     for (group, scale, reference, title), rows in paired.groupby(
         ["reference_of", "scale", "reference", "title"], sort=False
     ):
@@ -117,6 +129,30 @@ def _paired(overall: pd.DataFrame) -> str:
                       *[found.get(level, "") for level in levels]])  # fmt: skip
     head = ["method", "minus", "scale", "difference of r", *[LEVELS[level] for level in levels]]
     return f"### Paired differences of the mean correlation\n\n{_grid(head, lines)}"
+
+
+def _fitted(overall: pd.DataFrame) -> str:
+    rows = overall[overall["metric"].str.startswith("fitted:") & (overall["kind"] != "control")]
+    names = [str(name) for name in dict.fromkeys(rows["metric"]) if name not in HIDDEN]
+    if not names:
+        return ""
+    lines = []
+    for (title, scale), own in rows.groupby(["title", "scale"], sort=False):
+        found = own.set_index("metric")
+        cells = [
+            "{:.4g} ({:.4g} to {:.4g})".format(*found.loc[name, ["value", "low", "high"]])
+            if name in found.index
+            else "–"
+            for name in names
+        ]
+        lines.append([str(title), SCALES.get(str(scale), str(scale)), *cells])
+    head = ["method", "scale", *[str(name).removeprefix("fitted:").rstrip("_").replace("_", " ") for name in names]]
+    return f"### Fitting: mean (range) over folds and seeds\n\n{_grid(head, lines)}"
+
+
+def _claims_of(results: pd.DataFrame) -> list[Claim]:
+    there = registry.systems()
+    return read_claims(name for name in dict.fromkeys(results["system"]) if name in there)
 
 
 def _refusals(results: pd.DataFrame) -> str:
