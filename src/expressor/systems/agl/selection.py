@@ -89,7 +89,7 @@ def choose_genes(
         if usable < target_genes:
             raise DataError("there are not enough genes to predict", expected=f"{target_genes} genes that vary", got=usable,
                             fix="Lower target_genes.")  # fmt: skip
-        primary = tuple(names[panels.rank_genes(scores, names)[:target_genes]])
+        primary = tuple(str(name) for name in names[panels.rank_genes(scores, names)[:target_genes]])
     else:
         primary = tuple(_known(target_genes, names, what="target genes"))
     detected = names[panels.detection_rate(counts) * adata.n_obs >= min_spots - 0.5]
@@ -98,7 +98,7 @@ def choose_genes(
         order: Sequence[str] = _known(ranking, names, what="ranked genes")
     else:
         order = names[panels.rank_genes(_rank_scores(adata, counts, ranking, primary, scale), names)]
-    return Genes(primary, tuple(name for name in order if name in candidates))
+    return Genes(primary, tuple(str(name) for name in order if name in candidates))
 
 
 def _known(wanted: Sequence[str], names: np.ndarray, *, what: str) -> list[str]:
