@@ -1,5 +1,6 @@
 """Tables that guides include: image encoders, metrics, extras, verbs of the command line, benchmark protocols."""
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def pages(docs: Path) -> dict[str, str]:
         "guides/_encoders.md": _encoders(),
         "guides/_extras.md": _extras(docs.parent / "pyproject.toml"),
         "guides/_metrics.md": _metrics(),
+        "guides/_speed.md": _speed(docs.parent / "benchmarks"),
         "guides/_verbs.md": table(
             ("verb", "what it does"), [(f"`expressor {one}`", what) for one, what in VERBS.items()]
         ),
@@ -42,6 +44,12 @@ def _metrics() -> str:
         (f"`{one.name}`", one.meaning, one.averaging, better[one.direction], one.undefined) for one in METRICS.values()
     ]
     return table(("metric", "what it is", "one value a", "better is", "undefined where"), rows)
+
+
+def _speed(folder: Path) -> str:
+    scripts = sorted(folder.glob("*.py"))
+    told = [(ast.get_docstring(ast.parse(one.read_text(encoding="utf-8"))) or "").split("\n\n")[0] for one in scripts]
+    return bullets(f"`benchmarks/{one.name}`: {what}" for one, what in zip(scripts, told))
 
 
 def _extras(pyproject: Path) -> str:
