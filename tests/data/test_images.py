@@ -180,6 +180,17 @@ def test_pyramids_are_read_at_the_coarsest_level_that_is_fine_enough(tmp_path):
         assert np.abs(small.astype(int) - np.asarray(expected)).mean() < 4
 
 
+def test_kept_tiles_are_bounded(folder, monkeypatch):
+    tile = 64 * 80 * 3
+    monkeypatch.setattr(slides, "_KEPT_BYTES", 3 * tile)
+    with open_image(folder / "tiled.tif", um_per_px=1.0) as image:
+        for _ in range(2):
+            np.testing.assert_array_equal(image.region(0, 0, 310, 270), PICTURE)
+        kept = image._source._kept
+        assert sum(one.nbytes for one in kept.values()) == image._source._kept_bytes <= 3 * tile
+        assert len(kept) >= 3
+
+
 def test_slides_are_read_through_openslide(tmp_path):
     pytest.importorskip("openslide")
     picture = make_picture(512, 384)
