@@ -75,3 +75,11 @@ def test_a_section_of_two_patients_is_refused(data):
     patients[0] = "Z"
     with pytest.raises(DataError, match="section 'A1' has several patients; expected one, got A, Z"):
         metrics.evaluate(measured, predicted, sections=sections, patients=patients)
+
+
+def test_intervals_stay_inside_what_the_metric_can_be(data):
+    measured, predicted, sections, _, _ = data
+    mixed = np.where((sections == "B1")[:, None], -measured, measured)
+    kept = sections != "A2"
+    rows = metrics.evaluate(measured[kept], mixed[kept], sections=sections[kept], n_draws=20)
+    assert (rows[0].value, rows[0].low, rows[0].high) == (pytest.approx(0.0, abs=1e-9), -1.0, 1.0)

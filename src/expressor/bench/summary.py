@@ -190,14 +190,16 @@ def _difference(one: _Joined, other: _Joined) -> list[dict[str, Any]]:
     counts = {"n": len(difference), "n_undefined": int(difference.isna().sum())}
     by_section = difference.groupby(["fold", "section"]).mean().groupby("section").mean().reindex(one.sections)
     rows = [
-        _row(HEADLINE, _interval(by_section, clusters, f"difference {level}"), level) | counts
+        _row(HEADLINE, _interval(by_section, clusters, f"difference {level}"), level, paired=True) | counts
         for level, clusters in (("sections", None), ("patients", one.patients))
     ]
     draws = one.draws() - other.draws()
     value = rows[0]["value"]
     # The draws are means over the genes that each method defines; where these differ they are shifted to the paired value.
     drawn = draws - np.nanmean(draws) + value if counts["n_undefined"] else draws
-    rows.append(_row(HEADLINE, percentile_interval(value, drawn, n_clusters=len(one.sections)), "spots") | counts)
+    rows.append(
+        _row(HEADLINE, percentile_interval(value, drawn, n_clusters=len(one.sections)), "spots", paired=True) | counts
+    )
     return rows
 
 
@@ -207,11 +209,15 @@ def _about(method: Method, variant: str) -> dict[str, Any]:
             "needs": method.needs, "status": "measured", "message": ""}  # fmt: skip
 
 
-def _row(metric: str, interval: Interval, level: str, section: str = "all") -> dict[str, Any]:
+def _row(metric: str, interval: Interval, level: str, section: str = "all", *, paired: bool = False) -> dict[str, Any]:
     record = METRICS.get(metric)
+    low, high = interval.low, interval.high
+    if record is not None and not paired:
+        # Student's t knows no bounds; with two clusters it may reach beyond what the metric can be.
+        low, high = max(low, record.low), min(high, record.high)
     return {
         "section": section, "patient": "", "metric": metric, "unit": record.averaging if record else "fold",
-        "direction": record.direction if record else "", "value": interval.value, "low": interval.low,
-        "high": interval.high, "level": level, "design": interval.design, "n_clusters": interval.n_clusters,
+        "direction": record.direction if record else "", "value": interval.value, "low": low, "high": high,
+        "level": level, "design": interval.design, "n_clusters": interval.n_clusters,
         "n": 0, "n_undefined": interval.n_undefined, "reference": "", "reference_of": "",
     }  # fmt: skip

@@ -33,7 +33,10 @@ def code_digest(module: str) -> str:
 
     A result that was made by other code is not taken for one of this code.
     """
-    spec = find_spec(module)
+    try:
+        spec = find_spec(module)
+    except ValueError:  # the main module of a script or notebook has none
+        spec = None
     if spec is None or spec.origin is None:
         return ""
     path = Path(spec.origin)

@@ -39,7 +39,7 @@ class Row:
     level
         What the interval is over: ``"sections"``, ``"patients"``, ``"spots"`` (blocks of spots, these sections only), or ``""``.
     low, high
-        Bounds of the 95 % interval; NaN where there is none.
+        Bounds of the 95 % interval, cut to what the metric can be; NaN where there is none.
     design, n_clusters
         How the interval was made and from how many clusters (see :mod:`expressor.metrics.bootstrap`).
     n, n_undefined
@@ -151,9 +151,11 @@ def rows_of(
 
 def _row(name: str, section: str, interval: Interval, level: str, n: int, undefined: int) -> Row:
     record = metric(name)
+    # Student's t knows no bounds; with two clusters it may reach beyond what the metric can be.
+    low, high = max(interval.low, record.low), min(interval.high, record.high)
     return Row(
-        name, record.averaging, record.direction, section, interval.value, level, interval.low, interval.high,
-        interval.design, interval.n_clusters, n, undefined,
+        name, record.averaging, record.direction, section, interval.value, level, low, high, interval.design,
+        interval.n_clusters, n, undefined,
     )  # fmt: skip
 
 
