@@ -1,6 +1,7 @@
 """A program that trains in child processes, kills them at random moments, and lets the last one end.
 
-``python killing.py FOLDER KILLS SEED`` prints what happened as JSON. Children are forked, so that imports are paid once.
+``python killing.py FOLDER KILLS SEED [SYSTEM]`` prints what happened as JSON. It trains the toy of these tests, or fits a system's
+preset ``tiny`` on its example data. Children are forked, so that imports are paid once.
 """
 
 import json
@@ -8,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +25,40 @@ from toy import train, weights
 from expressor.train import TrainPlan
 from expressor.train.checkpoint import read_checkpoint
 
+Work = Callable[[Path], dict[str, torch.Tensor]]
 
-def work(folder: Path) -> None:
+
+def train_toy(resume: Path) -> dict[str, torch.Tensor]:
     plan = TrainPlan(epochs=6, patience=None, checkpoint_steps=1, device="cpu", lr=0.01)
-    training, outcome = train(plan, resume=folder)
+    training, outcome = train(plan, resume=resume)
     found = weights(training) | {"outer": training.extra["outer"].state_dict()["value"]}
     found["losses"] = torch.tensor([one["loss"] for one in outcome.records], dtype=torch.float64)
-    save_file(found, folder / "result.safetensors")
+    return found
 
 
-def start(folder: Path) -> int:
+def fitting(system: str) -> Work:
+    from expressor.core import registry
+    from expressor.datasets.examples import example
+    from expressor.estimator.conformance import outputs
+
+    kind: Any = registry.load(system)
+    data = example(kind.card().inputs)
+
+    def fit(resume: Path) -> dict[str, torch.Tensor]:
+        model = kind.preset("tiny")
+        model.plan.set_params(checkpoint_steps=1, device="cpu")
+        model.fit(data, resume=resume)
+        return {role: torch.from_numpy(table.to_numpy()) for role, table in outputs(model, data).items()}
+
+    return fit
+
+
+def start(work: Work, folder: Path) -> int:
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            work(folder)
+            save_file(work(folder / "resume"), folder / "result.safetensors")
             code = 0
         finally:
             sys.stderr.flush()
@@ -45,13 +66,19 @@ def start(folder: Path) -> int:
     return child
 
 
+def position(folder: Path) -> int:
+    """Return how many steps the checkpoints hold; each must be readable whenever its writer was killed."""
+    return sum(read_checkpoint(path)["steps"] for path in folder.glob("resume/*.safetensors"))
+
+
 def main() -> None:
     folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    work = fitting(sys.argv[4]) if len(sys.argv) > 4 else train_toy
     torch.set_num_threads(1)
     whole = folder / "whole"
     whole.mkdir()
     started = time.perf_counter()
-    if os.waitpid(start(whole), 0)[1] != 0:
+    if os.waitpid(start(work, whole), 0)[1] != 0:
         raise SystemExit("the uninterrupted run failed")
     seconds = time.perf_counter() - started
     expected = load_file(whole / "result.safetensors")
@@ -61,22 +88,21 @@ def main() -> None:
     while told["killed"] < kills:
         part = folder / f"part-{told['finished']}"
         part.mkdir(exist_ok=True)
-        child = start(part)
+        child = start(work, part)
         time.sleep(float(generator.uniform(0.02, 0.6)) * seconds)
         os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         if os.WIFSIGNALED(status):
             told["killed"] += 1
-            checkpoint = part / "train.safetensors"
-            told["positions"].append(read_checkpoint(checkpoint)["steps"] if checkpoint.exists() else 0)
+            told["positions"].append(position(part))
             if told["killed"] < kills:
                 continue
-            status = os.waitpid(start(part), 0)[1]
+            status = os.waitpid(start(work, part), 0)[1]
         if status != 0:
             raise SystemExit(f"a run failed with status {status}")
         found = load_file(part / "result.safetensors")
         told["equal"].append(all(torch.equal(found[name], expected[name]) for name in expected))
-        told["left"] = sorted(path.name for path in part.iterdir())
+        told["left"] = sorted(path.name for path in (part / "resume").iterdir() if path.name.endswith(".tmp"))
         told["positions"].append("end")
         told["finished"] += 1
     print(json.dumps(told))

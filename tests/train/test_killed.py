@@ -8,31 +8,47 @@ from pathlib import Path
 
 import pytest
 
+from expressor.core import registry
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="killing children takes a POSIX system")
 
 
-def run_and_kill(folder: Path, kills: int, seed: int) -> None:
+def run_and_kill(folder: Path, *words: object) -> None:
     program = Path(__file__).with_name("killing.py")
     done = subprocess.run(
-        [sys.executable, str(program), str(folder), str(kills), str(seed)], capture_output=True, text=True, check=False
+        [sys.executable, str(program), str(folder), *map(str, words)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["killed"] == kills
+    assert told["killed"] == words[0]
     assert told["equal"]
     assert all(told["equal"]), told
-    assert told["left"] == ["result.safetensors", "train.safetensors"], "nothing of the killed writers is left"
-    runs = " ".join(map(str, told["positions"])).split("end")
-    for one in runs:
+    assert told["left"] == [], "nothing of the killed writers is left"
+    for one in " ".join(map(str, told["positions"])).split("end"):
         positions = [int(word) for word in one.split()]
         assert positions == sorted(positions), "what was once saved is not lost"
 
 
 def test_a_few_kills(tmp_path: Path) -> None:
-    run_and_kill(tmp_path, kills=4, seed=0)
+    run_and_kill(tmp_path, 4, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_many_kills(tmp_path: Path, seed: int) -> None:
-    run_and_kill(tmp_path, kills=150, seed=seed)
+    run_and_kill(tmp_path, 150, seed)
+
+
+@pytest.mark.parametrize("system", list(registry.systems()))
+def test_a_few_kills_of_a_system(tmp_path: Path, system: str) -> None:
+    if not hasattr(registry.load(system)(), "plan"):
+        pytest.skip("has no training to be killed")
+    run_and_kill(tmp_path, 3, 0, system)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", list(registry.systems()))
+def test_many_kills_of_a_system(tmp_path: Path, system: str) -> None:
+    if not hasattr(registry.load(system)(), "plan"):
+        pytest.skip("has no training to be killed")
+    run_and_kill(tmp_path, 60, 1, system)
