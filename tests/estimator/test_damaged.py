@@ -19,6 +19,7 @@ import pytest
 from safetensors.torch import save_file
 
 import expressor as ex
+from expressor.core import registry
 from expressor.core.errors import ExpressorError, FormatError
 from expressor.datasets.examples import example
 from expressor.estimator import storage
@@ -256,6 +257,23 @@ def test_forged_values_load_or_are_refused_with_our_error(folder: Path, name: st
 @pytest.mark.parametrize("name", ["config.json", "environment.json"])
 def test_thousands_of_forged_values(folder: Path, name: str) -> None:
     assert _forge_often(folder, name, np.random.default_rng(1), 4000) < 4000
+
+
+def _forge_a_system(system: str, path: Path, times: int) -> None:
+    kind: Any = registry.load(system)
+    folder = kind.preset("tiny").fit(example(registry.card(system).inputs)).save(path / "model")
+    assert _forge_often(folder, "config.json", np.random.default_rng(2), times) < times
+
+
+@pytest.mark.parametrize("system", registry.systems())
+def test_forged_models_of_every_system(tmp_path: Path, system: str) -> None:
+    _forge_a_system(system, tmp_path, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", registry.systems())
+def test_thousands_of_forged_models_of_every_system(tmp_path: Path, system: str) -> None:
+    _forge_a_system(system, tmp_path, 3000)
 
 
 def _forge_bytes_often(folder: Path, name: str, generator: np.random.Generator, times: int) -> None:

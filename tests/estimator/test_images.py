@@ -189,7 +189,7 @@ def test_images_and_scales_are_checked(pictures):
     with pytest.raises(DataError, match="lie outside the image"):
         image_features(adata, encoder=Mean(), cache=None)
     pictures["S1"].write_bytes(pictures["S1"].read_bytes()[:900])
-    with pytest.raises(FormatError, match="S1.png cannot be decoded"):
+    with pytest.raises(FormatError, match="S1.png cannot be read as an image"):
         image_features(tissue(pictures), encoder=Mean(), cache=None)
 
 
