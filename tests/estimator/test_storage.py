@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -37,6 +37,7 @@ def through_a_file(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 @given(st.dictionaries(names, arrays, max_size=3))
+@settings(max_examples=40)
 def test_arrays_survive_to_the_bit(tmp_path_factory: pytest.TempPathFactory, values: dict[str, np.ndarray]) -> None:
     again = through_a_file(values, tmp_path_factory.mktemp("npz") / "x.npz")
     assert list(again) == list(values)

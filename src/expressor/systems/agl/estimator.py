@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, final
 
 import anndata
 import numpy as np
@@ -26,6 +26,7 @@ from expressor.train.plan import TrainPlan
 Auxiliaries: TypeAlias = Literal["dkgsb", "all", "none", "uncertainty", "auxilearn", "amal", "halving"]
 
 
+@final
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class AGL(Estimator, Predicts):
     """Expression of target genes from tissue images, trained together with auxiliary genes (AGL / DkGSB).
