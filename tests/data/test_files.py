@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 
 from expressor.core.errors import DataError, FormatError
-from expressor.data import files, guard, read
+from expressor.data import files, read
 
 
 def test_failures_of_outside_libraries_become_format_errors(tmp_path):
@@ -138,4 +138,70 @@ def test_a_pickled_object_in_consolidated_metadata_is_never_loaded(tmp_path):
     write_zarr(folder, 2)
     edit(folder / ".zmetadata", lambda meta: meta["metadata"]["X/.zarray"].update(filters=[{"id": "pickle"}]))
     with pytest.raises(FormatError, match="'pickle'"):
+        read(folder)
+
+
+HEAP = b"GCOL\x01\0\0\0"
+
+
+BROKEN_HEAPS = {
+    "free space of no size, over which the library loops for ever": (b"\0\0", 24, 0),
+    "free space past the end": (b"\0\0", 24, 2**40),
+    "an object past the end": (b"\1\0", 24, 2**40),
+    "an object whose size wraps around": (b"\1\0", 24, 2**64 - 8),
+    "a heap past the end": (b"\1\0", 8, 2**40),
+    "a heap of no size": (b"\1\0", 8, 0),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_HEAPS)
+def test_heaps_without_an_end_are_refused_before_the_library_walks_them(tmp_path, case):
+    number, place, value = BROKEN_HEAPS[case]
+    path = tmp_path / "a.h5ad"
+    AnnData(np.ones((3, 2), dtype=np.float32)).write_h5ad(path)
+    files.check_hdf5(path)
+    content = bytearray(path.read_bytes())
+    start = content.index(HEAP)
+    content[start + 16 : start + 18] = number
+    content[start + place : start + place + 8] = value.to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="a heap of .*a.h5ad is damaged"):
+        files.check_hdf5(path)
+
+
+def test_good_files_with_many_texts_have_good_heaps(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["texts"] = ["x" * (i % 900) for i in range(4000)]
+        for i in range(50):
+            file.attrs[f"a{i}"] = "y" * i
+    with h5py.File(path, "r+") as file:
+        del file["texts"]
+        file["more"] = ["GCOL" * i for i in range(40)]
+    files.check_hdf5(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_chunks_that_declare_too_much_are_refused_before_they_are_decoded(tmp_path, zarr_format):
+    import numcodecs
+
+    folder = tmp_path / "a.zarr"
+    write_zarr(folder, zarr_format)
+    names = folder / "var" / "_index" / ("c/0" if zarr_format == 3 else "0")
+    packer = numcodecs.Zstd() if zarr_format == 3 else numcodecs.Blosc()
+    good = names.read_bytes()
+    names.write_bytes(packer.encode((2**31).to_bytes(4, "little") + packer.decode(good)[4:]))
+    with pytest.raises(FormatError, match="holds another number of texts than its array; expected 2, got 2147483648"):
+        read(folder)
+    names.write_bytes(good)
+    assert read(folder).shape == (3, 2)
+    values = folder / "X" / ("c/0/0" if zarr_format == 3 else "0.0")
+    if zarr_format == 2:
+        content = bytearray(values.read_bytes())
+        content[4:8] = (2**30).to_bytes(4, "little")
+    else:
+        content = packer.encode(bytes(2**20))
+    values.write_bytes(content)
+    with pytest.raises(FormatError, match="declares more than a chunk holds"):
         read(folder)

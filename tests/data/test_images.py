@@ -286,7 +286,7 @@ def test_what_is_no_image_is_refused(tmp_path):
     for name, content, message in [
         ("a.jpg", b"", "not an image of a kind that is read.*got an empty file"),
         ("b.jpg", b"GIF89a" + bytes(50), "got a file that begins with b'GIF89a"),
-        ("c.svs", b"nonsense" * 20, "cannot be decoded.*OpenSlideUnsupportedFormatError"),
+        ("c.svs", b"nonsense" * 20, "cannot be read as an image.*OpenSlideUnsupportedFormatError"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(FormatError, match=message):
