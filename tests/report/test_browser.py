@@ -58,6 +58,7 @@ def show(browser, report_of) -> Iterator[Callable]:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", offline=True
         )
+        context.set_default_timeout(90_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: trouble.append(f"console: {message.text}"))

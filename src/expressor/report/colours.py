@@ -33,16 +33,16 @@ def stops(name: str, *, count: int = 64) -> list[str]:
     return [to_hex(colour) for colour in matplotlib.colormaps[name](np.linspace(0.0, 1.0, count))]
 
 
-def value_range(*arrays: np.ndarray | None, percent: float = 99.5) -> tuple[float, float]:
-    """Return a common colour range of the arrays: least value to the ``percent``-th percentile, never empty.
+def value_range(*arrays: np.ndarray | None, percent: float = 99.0) -> tuple[float, float]:
+    """Return a common colour range of the arrays: what lies between two percentiles, never empty.
 
-    One outlying spot must not turn all others the same colour, hence a percentile at the upper end.
+    One outlying spot must not turn all others the same colour, hence ``percent`` and its complement instead of the extremes.
     """
     known = [array[np.isfinite(array)] for array in arrays if array is not None]
     together = np.concatenate(known) if known else np.zeros(0)
     if together.size == 0:
         return 0.0, 1.0
-    low, high = float(together.min()), float(np.percentile(together, percent))
+    low, high = (float(one) for one in np.percentile(together, [100.0 - percent, percent]))
     return (low, high) if high > low else (low, low + (abs(low) or 1.0))
 
 

@@ -55,10 +55,10 @@ function quantile(sorted, fraction) {
 }
 
 // The same colour ranges as expressor/report/colours.py.
-function valueRange(arrays, fraction = 0.995) {
+function valueRange(arrays, fraction = 0.99) {
   const known = arrays.filter(Boolean).flatMap(finite).sort((a, b) => a - b);
   if (!known.length) return [0, 1];
-  const low = known[0];
+  const low = quantile(known, 1 - fraction);
   const high = quantile(known, fraction);
   return high > low ? [low, high] : [low, low + (Math.abs(low) || 1)];
 }

@@ -114,6 +114,7 @@ class Page {
   }
 
   tip(tip, id, lines, at) {
+    this.pointed = Boolean(at);
     if (!at) {
       const { panels } = this.tissue;
       const box = panels[0].canvas.getBoundingClientRect();
@@ -169,7 +170,13 @@ class Page {
     window.addEventListener("beforeprint", () => {
       for (const one of document.querySelectorAll("details")) one.open = true;
     });
-    window.addEventListener("scroll", () => ($("tip").hidden = true), { passive: true });
+    // The page moves under a resting pointer, so its tip goes; a tip called by the keyboard goes along with its spot.
+    const follow = () => {
+      if ($("tip").hidden) return;
+      if (this.pointed) $("tip").hidden = true;
+      else this.tell(this.tissue.marked);
+    };
+    window.addEventListener("scroll", follow, { passive: true });
   }
 }
 

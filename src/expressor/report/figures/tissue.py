@@ -19,7 +19,7 @@ TITLES = {
     "tissue": "H&E",
     "measured": "Measured",
     "predicted": "Predicted",
-    "width": "Width of the interval",
+    "width": "Interval width",
     "error": "Error (predicted \N{MINUS SIGN} measured)",
 }
 
@@ -83,9 +83,7 @@ def gene_map(
     )  # fmt: skip
     spots.set_array(np.ma.masked_invalid(values[rows]))
     if kind == "width" and colours.is_constant(values):
-        ax.set_title(
-            f"{TITLES[kind]} (the same in every spot)", color=colours.INKS["ink"], fontsize=SIZE + 1, loc="left"
-        )
+        ax.set_title(f"{TITLES[kind]}, constant", color=colours.INKS["ink"], fontsize=SIZE + 1, loc="left")
     spots.set_rasterized(len(rows) > 5000)
     ax.add_collection(spots)
     _draw_scale_bar(ax, shown)
