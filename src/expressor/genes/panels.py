@@ -300,8 +300,11 @@ def _columns(X: Any, *, minimum: float | None = None) -> sparse.csc_matrix:
 
 def _sums(columns: sparse.csc_matrix, values: np.ndarray | None = None) -> np.ndarray:
     """Column sums of canonical CSC: one order of addition, whatever form the matrix came in."""
-    gene = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
-    return np.bincount(gene, columns.data if values is None else values, minlength=columns.shape[1])
+    total = np.zeros(columns.shape[1])
+    filled = np.flatnonzero(np.diff(columns.indptr))
+    if filled.size:
+        total[filled] = np.add.reduceat(columns.data if values is None else values, columns.indptr[filled])
+    return total
 
 
 def _squared_deviations(columns: sparse.csc_matrix, mean: np.ndarray) -> np.ndarray:
