@@ -6,6 +6,7 @@ import pytest
 
 from expressor import bench
 from expressor.bench.tasks.histology import TASK, Histology
+from expressor.data.spatial import check_spatial
 
 
 class Baselines(Histology):
@@ -49,3 +50,12 @@ def test_ridge_on_the_encoder_passes_the_bar_and_library_size_drives_raw_counts(
     assert values["ridge", "log1p_cp10k"] >= 0.33
     assert values["ridge", "log1p_cp10k"] == pytest.approx(0.370, abs=0.01)  # measured 2026, shipped sections
     assert values["library", "log1p_counts"] > values["ridge", "log1p_counts"]
+
+
+def test_parts_of_a_section_still_agree_with_its_scale():
+    """Registration moves spots by up to a fifth of the pitch; a part of a section must not be refused for it."""
+    protocol = TASK.protocol("random-spots")
+    for fold in TASK.folds(protocol, TASK.load(protocol)):
+        for part in (fold.train, fold.validation, fold.test):
+            check_spatial(part)
+            check_spatial(TASK.blind(part))

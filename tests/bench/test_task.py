@@ -17,7 +17,7 @@ from expressor.core.errors import DataError
 FROZEN = {
     "patient-c-sections": (1, "17532297a5f7"),
     "cross-patient": (1, "a5a6e5f32756"),
-    "random-spots": (1, "3bc216deb69a"),
+    "random-spots": (1, "517955d67527"),
     "simulated": (1, "22063bfd30f3"),
 }
 

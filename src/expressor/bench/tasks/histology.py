@@ -65,8 +65,8 @@ PROTOCOLS = (
     Protocol(
         name="random-spots",
         version=1,
-        title="HER2ST C2: random spots of one section in five folds, 3:1:1, as the paper of AGL does",
-        data={"dataset": "her2st", "sections": ["C2"], "resolution": "sample"},
+        title="HER2ST C5: random spots of one section in five folds, 3:1:1, as the paper of AGL does",
+        data={"dataset": "her2st", "sections": ["C5"], "resolution": "sample"},
         split={"kind": "random-spots", "folds": 5, "seed": 0, "apart": ("obs_names",)},
         targets=TOP_50,
         variants=SCALES,
