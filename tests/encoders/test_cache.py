@@ -87,6 +87,20 @@ def test_any_history_of_questions_gives_the_same_answers(tmp_path_factory, asked
     assert model.seen <= sum(map(len, asked))
 
 
+def test_keys_with_zeros_are_told_apart(tmp_path):
+    keys = np.zeros((4, 16), dtype=np.uint8)
+    keys[1, 0] = keys[2, 15] = keys[3, 7] = 1
+    store = FeatureCache(tmp_path)
+    for row in range(4):
+        assert store.write({"a": 1}, keys[[row]], np.full((1, 2), row, np.float32))
+    found, features = store.read({"a": 1}, keys[[3, 0, 2, 1]])
+    assert found.all()
+    np.testing.assert_array_equal(features[:, 0], [3, 0, 2, 1])
+    other = np.zeros((1, 16), dtype=np.uint8)
+    other[0, 8] = 1
+    assert not store.read({"a": 1}, other)[0].any()
+
+
 def test_interrupted_work_is_kept(tmp_path, monkeypatch):
     """What was saved before an error is not computed again."""
     monkeypatch.setattr("expressor.encoders.encoding._SAVE_EVERY", 16)

@@ -82,6 +82,17 @@ def test_nuclear_fraction_and_edges_of_a_painted_disc():
     assert values["nuclear_edges"] == pytest.approx(2 * 20 / 64 / 63, rel=0.1)
 
 
+@pytest.mark.parametrize(("amount", "is_nucleus"), [(0.33, False), (0.37, True)])
+def test_what_counts_as_nucleus(amount, is_nucleus):
+    pixels = np.rint(256 * 10 ** -(np.array([amount, 0.1, 0.0]) @ _STAINS) - 1)
+    assert named(flat(*pixels))[0]["nuclear_fraction"] == is_nucleus
+
+
+@pytest.mark.parametrize(("density", "is_glass"), [(0.08, True), (0.12, False)])
+def test_what_counts_as_glass(density, is_glass):
+    assert named(flat(*[round(256 * 10**-density - 1)] * 3))[0]["glass_fraction"] == is_glass
+
+
 def naive_texture(values):
     rows, columns = values.shape
     gradient, laplacian, bright, edges = [], [], 0, 0

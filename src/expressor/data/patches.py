@@ -14,13 +14,13 @@ import numpy as np
 
 from expressor.core.errors import DataError, FormatError, check_range, nearest_names
 from expressor.core.log import logger
-from expressor.data.files import check_hdf5
+from expressor.data.files import check_hdf5, reading
 from expressor.data.images import TissueImage, file_digest
-from expressor.data.pixels import decoding
 
 # Within this relative difference of scales, pixels are cut as they are: resampling would blur them and gain nothing, because
 # the scale itself is known no better.
 _SAME_SCALE = 0.02
+_PATCH_FILE = "a patch file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class HestPatches:
         if not self.path.is_file():
             raise DataError(f"there is no patch file {self.path}")
         check_hdf5(self.path)
-        with decoding(self.path), h5py.File(self.path, "r") as file:
+        with reading(self.path, _PATCH_FILE), h5py.File(self.path, "r") as file:
             missing = [key for key in ("img", "barcode") if key not in file]
             if missing:
                 raise FormatError(
@@ -250,12 +250,12 @@ class HestPatches:
         import h5py
 
         check_range(size, name="size", low=1, integer=True)
-        with decoding(self.path), h5py.File(self.path, "r") as file:
-            for start in range(0, len(self), size):
-                rows = self._rows[start : start + size]
-                # HDF5 wants rising, distinct rows; put them back in the asked order.
-                distinct, back = np.unique(rows, return_inverse=True)
-                yield file["img"][distinct][back]
+        for start in range(0, len(self), size):
+            # HDF5 wants rising, distinct rows; put them back in the asked order.
+            distinct, back = np.unique(self._rows[start : start + size], return_inverse=True)
+            with reading(self.path, _PATCH_FILE), h5py.File(self.path, "r") as file:
+                pixels = file["img"][distinct][back]
+            yield pixels
 
 
 def _check_centres(image: TissueImage, centres_px: np.ndarray) -> np.ndarray:

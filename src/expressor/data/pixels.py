@@ -4,18 +4,20 @@ A source gives the pixels of a box at one of its resolution levels. It knows not
 :class:`expressor.data.images.TissueImage` adds those.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from expressor.core.errors import DataError, ExpressorError, FormatError
+from expressor.core.errors import DataError, FormatError
+from expressor.data.guard import reading
 
 MAX_PIXELS = 500_000_000
 """Largest image that is decoded whole (JPEG, PNG): 500 million pixels, about 2 GB in memory."""
+
+AN_IMAGE = "an image"
 
 _WHOLE: dict[str, Callable[[str], Image.Image]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -51,30 +53,7 @@ class PixelSource(Protocol):
         ...
 
 
-@contextmanager
-def decoding(path: object) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into :class:`FormatError`.
-
-    Decoders meet hostile bytes with errors of any class (``struct.error``, ``KeyError``, ``OverflowError``, ...), so this is
-    the one place where every exception is caught; the original is kept as the cause.
-    """
-    try:
-        yield
-    except ExpressorError:
-        raise
-    except MemoryError as error:
-        raise DataError(
-            f"there is not enough memory to decode {path}",
-            fix="Use a tiled TIFF or a whole-slide format, which are read piece by piece.",
-        ) from error
-    except Exception as error:
-        raise FormatError(
-            f"{path} cannot be decoded ({type(error).__name__}: {error})",
-            fix="The file is truncated or damaged: copy or export it again.",
-        ) from error
-
-
-def check_size(width: int, height: int, *, path: object, max_pixels: int) -> None:
+def check_extent(width: int, height: int, *, path: object, max_pixels: int) -> None:
     """Refuse a declared size before anything is allocated for it."""
     if width < 1 or height < 1 or width * height > max_pixels:
         raise FormatError(
@@ -111,11 +90,11 @@ class WholeSource:
     def __init__(self, path: Path, *, kind: str, max_pixels: int = MAX_PIXELS) -> None:
         self.path, self.kind = path, kind
         self._decoded = False
-        with decoding(path):
+        with reading(path, AN_IMAGE):
             # The plugin's class and not Image.open: its limit on pixels is a global of the user's process, ours is explicit.
             self._picture: Image.Image = _WHOLE[kind](str(path))
         try:
-            check_size(*self._picture.size, path=path, max_pixels=max_pixels)
+            check_extent(*self._picture.size, path=path, max_pixels=max_pixels)
         except FormatError:
             self._picture.close()
             raise
@@ -124,7 +103,7 @@ class WholeSource:
     def read(self, level: int, x0: int, y0: int, width: int, height: int) -> Image.Image:
         """See :class:`PixelSource`."""
         if not self._decoded:
-            with decoding(self.path):
+            with reading(self.path, AN_IMAGE):
                 self._picture.load()
             self._decoded = True
         return to_rgb(self._picture.crop((x0, y0, x0 + width, y0 + height)))
@@ -133,7 +112,7 @@ class WholeSource:
         """Decode a JPEG at a half, a quarter or an eighth, which costs a fraction of the time and memory."""
         if self.kind != "JPEG":
             return None
-        with decoding(self.path), _WHOLE["JPEG"](str(self.path)) as picture:
+        with reading(self.path, AN_IMAGE), _WHOLE["JPEG"](str(self.path)) as picture:
             picture.draft(None, (max_px, max_px))
             picture.load()
             return to_rgb(picture)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from expressor.core.errors import ExpressorError, FormatError, MissingExtra
 from expressor.core.optional import need
-from expressor.data.pixels import PixelSource, WholeSource, check_size, decoding
+from expressor.data.guard import reading
+from expressor.data.pixels import AN_IMAGE, PixelSource, WholeSource, check_extent
 
 # Decoded tiles that are kept, because neighbouring patches share them.
 _KEPT_BYTES = 128 * 2**20
@@ -22,6 +23,10 @@ _MOST_PIXELS = 10**11
 _MOST_DIRECTORIES = 4096
 # Rows of an uncompressed image without tiles that are read at a time.
 _ROWS = 64
+_NUMBERS = (
+    "imagewidth", "imagelength", "imagedepth", "samplesperpixel", "bitspersample", "planarconfig", "compression", "predictor",
+    "fillorder", "photometric", "tilewidth", "tilelength", "rowsperstrip",
+)  # fmt: skip
 _OME_SIZE = re.compile(r'PhysicalSizeX="([0-9.eE+-]+)"')
 _OME_UNIT = re.compile(r'PhysicalSizeXUnit="([^"]*)"')
 
@@ -40,7 +45,7 @@ def open_tiff(path: Path, *, max_pixels: int) -> PixelSource:
         tifffile is not installed, or the file is large and its compression needs the package imagecodecs.
     """
     tifffile = need("tifffile", extra="histology", purpose="read TIFF images")
-    with decoding(path):
+    with reading(path, AN_IMAGE):
         file = tifffile.TiffFile(path)
     try:
         return TiffSource(path, file)
@@ -80,9 +85,13 @@ class TiffSource:
         self._file = file
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._kept_bytes = 0
-        with decoding(path):
+        with reading(path, AN_IMAGE):
+            if not file.series:
+                raise FormatError(f"{path} holds no picture")
             series = file.series[0]
-            levels = [level for level in list(series.levels)[:_MOST_LEVELS] if level.axes == series.axes]
+            levels = [
+                level for level in list(series.levels)[:_MOST_LEVELS] if level.axes == series.axes and level.pages
+            ]
             if series.axes not in ("YXS", "SYX", "YX"):
                 raise FormatError(
                     f"{path} is not a colour or grey picture",
@@ -128,7 +137,7 @@ class TiffSource:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        with decoding(self.path):
+        with reading(self.path, AN_IMAGE):
             tile = layer.decode(row, column)
         self._kept[key] = tile
         self._kept_bytes += tile.nbytes
@@ -142,59 +151,67 @@ class _Layer:
 
     def __init__(self, file: Any, page: Any, path: Path) -> None:
         self._file, self._page, self._path = file, page, path
-        self.width, self.height = int(page.imagewidth), int(page.imagelength)
-        self.dtype = np.dtype(page.dtype)
-        self.samples = int(page.samplesperpixel)
-        if self.dtype not in (np.uint8, np.uint16) or self.samples not in (1, 3, 4) or page.imagedepth != 1:
+        self._number = {name: _number_of(page, name, path) for name in _NUMBERS}
+        self.width, self.height = self._number["imagewidth"], self._number["imagelength"]
+        self.samples = self._number["samplesperpixel"]
+        if page.dtype not in ("uint8", "uint16") or self.samples not in (1, 3, 4) or self._number["imagedepth"] != 1:
             raise FormatError(
                 f"{path} is not a colour or grey picture",
                 expected="1, 3 or 4 channels of 8 or 16 bits",
-                got=f"{self.samples} of {self.dtype}",
+                got=f"{self.samples} of {page.dtype}",
             )
-        self._planes = self.samples if int(page.planarconfig) == 2 and self.samples > 1 else 1
+        self.dtype = np.dtype(page.dtype)
+        self._planes = self.samples if self._number["planarconfig"] == 2 and self.samples > 1 else 1
         pixel_bytes = self.dtype.itemsize * self.samples // self._planes
         self._row_bytes = self.width * pixel_bytes
-        self._is_plain = (
-            int(page.compression) == 1
-            and not page.is_tiled
-            and self._planes == 1
-            and bool(page.is_contiguous)
-            and int(page.predictor) == 1
-            and int(page.bitspersample) == self.dtype.itemsize * 8
-            and int(page.fillorder) == 1
-        )
+        self._is_plain = self._lies_in_one_run()
         if self._is_plain:
             self.tile_width, self.tile_height = self.width, min(_ROWS, self.height)
         elif page.is_tiled:
-            self.tile_width, self.tile_height = int(page.tilewidth), int(page.tilelength)
+            self.tile_width, self.tile_height = self._number["tilewidth"], self._number["tilelength"]
         else:
-            self.tile_width, self.tile_height = self.width, int(page.rowsperstrip)
-        if min(self.width, self.height, self.tile_width, self.tile_height) < 1:
-            raise FormatError(f"{path} declares tiles or levels without pixels")
-        tile = self.tile_width * self.tile_height
-        if tile > max(4 * self.width * self.height, 2**20) or self.width * self.height > _MOST_PIXELS:
-            raise FormatError(
-                f"{path} declares {self.width} x {self.height} pixels in tiles of {self.tile_width} x {self.tile_height}",
-                expected=f"at most {_MOST_PIXELS} pixels, in tiles of about the image's size or less",
-            )
-        if int(page.photometric) not in (1, 2, 6):
-            # White-is-zero, palettes and CMYK: Pillow knows them.
-            raise _NoCodec(f"{page.photometric.name} colour", is_tiled=False, pixels=self.width * self.height)
-        if tile > _LARGEST_TILE:
-            raise _NoCodec("one-piece", is_tiled=False, pixels=self.width * self.height)
+            self.tile_width, self.tile_height = self.width, self._number["rowsperstrip"]
+        self._check_sides()
         self.across, self.down = -(-self.width // self.tile_width), -(-self.height // self.tile_height)
         self._most_bytes = 2 * self.tile_width * self.tile_height * pixel_bytes + 4096
-        if self._is_plain and page.dataoffsets[0] + self.height * self._row_bytes > file.filehandle.size:
-            raise FormatError(
-                f"{path} is shorter than the image that it declares",
-                expected=f"{self.height * self._row_bytes} bytes of pixels",
-                got=f"{file.filehandle.size} bytes in all",
-            )
-        if not self._is_plain and len(page.dataoffsets) < self.across * self.down * self._planes:
-            raise FormatError(
-                f"{path} lacks tiles", expected=self.across * self.down * self._planes, got=len(page.dataoffsets)
-            )
+        self._check_places()
         self._check_codec()
+
+    def _lies_in_one_run(self) -> bool:
+        plain = {"compression": 1, "predictor": 1, "fillorder": 1, "bitspersample": self.dtype.itemsize * 8}
+        return (
+            all(self._number[name] == value for name, value in plain.items())
+            and not self._page.is_tiled
+            and self._planes == 1
+            and bool(self._page.is_contiguous)
+        )
+
+    def _check_sides(self) -> None:
+        pixels, tile = self.width * self.height, self.tile_width * self.tile_height
+        if min(self.width, self.height, self.tile_width, self.tile_height) < 1:
+            raise FormatError(f"{self._path} declares tiles or levels without pixels")
+        if tile > max(4 * pixels, 2**20) or pixels > _MOST_PIXELS:
+            raise FormatError(
+                f"{self._path} declares {self.width} x {self.height} pixels in tiles of {self.tile_width} x {self.tile_height}",
+                expected=f"at most {_MOST_PIXELS} pixels, in tiles of about the image's size or less",
+            )
+        if self._number["photometric"] not in (1, 2, 6):
+            # White-is-zero, palettes and CMYK: Pillow knows them.
+            raise _NoCodec(f"colour model {self._number['photometric']}", is_tiled=False, pixels=pixels)
+        if tile > _LARGEST_TILE:
+            raise _NoCodec("one-piece", is_tiled=False, pixels=pixels)
+
+    def _check_places(self) -> None:
+        offsets, sizes, held = self._page.dataoffsets, self._page.databytecounts, self._file.filehandle.size
+        wanted = 1 if self._is_plain else self.across * self.down * self._planes
+        if min(len(offsets), len(sizes)) < wanted:
+            raise FormatError(f"{self._path} lacks tiles", expected=wanted, got=min(len(offsets), len(sizes)))
+        if self._is_plain and offsets[0] + self.height * self._row_bytes > held:
+            raise FormatError(
+                f"{self._path} is shorter than the image that it declares",
+                expected=f"{self.height * self._row_bytes} bytes of pixels",
+                got=f"{held} bytes in all",
+            )
 
     def decode(self, row: int, column: int) -> np.ndarray:
         """Return one tile, cut to the image: (row, column, sample)."""
@@ -225,22 +242,33 @@ class _Layer:
             )
         self._file.filehandle.seek(page.dataoffsets[index])
         data = self._file.filehandle.read(size)
-        tables = {"jpegtables": page.jpegtables} if int(page.compression) in (6, 7, 34892, 33007) else {}
+        tables = {"jpegtables": page.jpegtables} if self._number["compression"] in (6, 7, 34892, 33007) else {}
         values, _, _ = page.decode(data, index, **tables)
         return np.asarray(values)[0]
 
     def _check_codec(self) -> None:
-        if self._is_plain or int(self._page.compression) == 1:
+        compression, predictor = self._number["compression"], self._number["predictor"]
+        if self._is_plain or compression == 1:
             return
         import tifffile
 
         try:
-            tifffile.TIFF.DECOMPRESSORS[self._page.compression]
-            if int(self._page.predictor) != 1:
-                tifffile.TIFF.UNPREDICTORS[self._page.predictor]
+            tifffile.TIFF.DECOMPRESSORS[compression]
+            if predictor != 1:
+                tifffile.TIFF.UNPREDICTORS[predictor]
         except (KeyError, ImportError) as error:
-            name = getattr(self._page.compression, "name", str(self._page.compression))
+            name = getattr(self._page.compression, "name", str(compression))
             raise _NoCodec(name, is_tiled=self._page.is_tiled, pixels=self.width * self.height) from error
+
+
+def _number_of(page: Any, name: str, path: Path) -> int:
+    """One of the page's numbers; a damaged directory may hold anything in its place."""
+    value = getattr(page, name, None)
+    if not isinstance(value, int) or value < 0:
+        raise FormatError(
+            f"the directory of {path} is damaged", expected=f"a number for {name!r}", got=repr(value)[:40]
+        )
+    return int(value)
 
 
 class SlideSource:
@@ -250,17 +278,17 @@ class SlideSource:
         openslide = need("openslide", extra="slides", purpose="read whole-slide images")
         self.path = path
         _check_declared_tiles(path)
-        with decoding(path):
+        with reading(path, AN_IMAGE):
             self._slide = openslide.OpenSlide(str(path))
             self.sizes: tuple[tuple[int, int], ...] = tuple(self._slide.level_dimensions)
             self.um_per_px = _slide_scale(self._slide.properties)
-        check_size(*self.sizes[0], path=path, max_pixels=_MOST_PIXELS)
+        check_extent(*self.sizes[0], path=path, max_pixels=_MOST_PIXELS)
 
     def read(self, level: int, x0: int, y0: int, width: int, height: int) -> Image.Image:
         """See :class:`~expressor.data.pixels.PixelSource`."""
         (full_width, full_height), (level_width, level_height) = self.sizes[0], self.sizes[level]
         corner = (round(x0 * full_width / level_width), round(y0 * full_height / level_height))
-        with decoding(self.path):
+        with reading(self.path, AN_IMAGE):
             picture = self._slide.read_region(corner, level, (width, height))
         # Where the scanner recorded nothing, pixels are transparent: glass.
         canvas = Image.new("RGB", picture.size, (255, 255, 255))
@@ -278,7 +306,7 @@ class SlideSource:
 
 def _check_declared_tiles(path: Path) -> None:
     """Refuse a TIFF-based slide that declares gigantic tiles: openslide ends the process when it cannot allocate one."""
-    with decoding(path), path.open("rb") as stream:
+    with reading(path, AN_IMAGE), path.open("rb") as stream:
         head = stream.read(16)
         order = {b"II": "<", b"MM": ">"}.get(head[:2])
         if order is None or len(head) < 16:

@@ -1,4 +1,4 @@
-"""Image encoders: from patches to features, frozen, with a registry, a cache and readers of features made elsewhere."""
+"""Image encoders: from patches to features, frozen, with a registry and a cache."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from expressor.encoders.cache import FeatureCache
     from expressor.encoders.descriptor import COLOUR_FEATURES
     from expressor.encoders.encoding import PatchSource, encode
-    from expressor.encoders.precomputed import PrecomputedFeatures, read_features
     from expressor.encoders.registry import Encoder, EncoderCard, encoder, encoder_card, encoders
 
 _NAMES = {
@@ -16,12 +15,10 @@ _NAMES = {
     "EncoderCard": "registry",
     "FeatureCache": "cache",
     "PatchSource": "encoding",
-    "PrecomputedFeatures": "precomputed",
     "encode": "encoding",
     "encoder": "registry",
     "encoder_card": "registry",
     "encoders": "registry",
-    "read_features": "precomputed",
 }
 
 __all__ = [
@@ -30,12 +27,10 @@ __all__ = [
     "EncoderCard",
     "FeatureCache",
     "PatchSource",
-    "PrecomputedFeatures",
     "encode",
     "encoder",
     "encoder_card",
     "encoders",
-    "read_features",
 ]
 
 

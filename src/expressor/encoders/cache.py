@@ -182,9 +182,8 @@ def _as_words(keys: np.ndarray) -> np.ndarray:
     keys = np.ascontiguousarray(keys, dtype=np.uint8)
     if keys.ndim != 2 or keys.shape[1] != 16:
         raise ValueError(f"keys have shape {keys.shape} instead of (patch, 16)")
-    # Fixed-width bytes compare and sort as one value each; a trailing byte keeps zeros at the end from being stripped.
-    padded = np.concatenate([keys, np.ones((len(keys), 1), dtype=np.uint8)], axis=1)
-    return padded.view("S17").reshape(-1)
+    # Fixed-width bytes compare and sort as one value each.
+    return keys.view("S16").reshape(-1)
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:

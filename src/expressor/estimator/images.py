@@ -13,6 +13,7 @@ from expressor.core.log import logger
 from expressor.data import keys
 from expressor.data.images import TissueImage, open_image
 from expressor.data.patches import HestPatches, Patches, PatchSpec
+from expressor.data.precomputed import read_features
 from expressor.data.readers.hest import PATCHES
 from expressor.data.spatial import (
     check_spatial,
@@ -25,7 +26,6 @@ from expressor.data.spatial import (
 )
 from expressor.encoders.cache import FeatureCache, open_cache
 from expressor.encoders.encoding import encode
-from expressor.encoders.precomputed import read_features
 from expressor.encoders.registry import Encoder
 from expressor.encoders.registry import encoder as load_encoder
 
@@ -121,7 +121,7 @@ def attach_features(
     within_um
         Where patches are matched by place: farthest accepted distance between a spot and a patch centre, micrometres.
     kind, table
-        See :func:`expressor.encoders.read_features`.
+        See :func:`expressor.data.precomputed.read_features`.
 
     Raises
     ------

@@ -1,22 +1,19 @@
 """Features that other tools computed: files of TRIDENT, of HEST's benchmark and of LazySlide, matched to spots by name or place."""
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from expressor.core.errors import DataError, ExpressorError, FormatError, check_choice, check_range, nearest_names
+from expressor.core.errors import DataError, FormatError, check_choice, check_range, nearest_names
 from expressor.core.optional import need
+from expressor.data.files import check_hdf5, check_zarr, reading
 
 KINDS = ("trident", "hest", "lazyslide")
 """The layouts that are read."""
-
-# Compressed numbers do not shrink below this share of their size; a file that declares more was made to fill the memory.
-_LEAST_SHARE = 1 / 1100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,8 +142,9 @@ def read_features(path: str | Path, *, kind: str | None = None, table: str | Non
 def _read_hdf5(path: Path, kind: str | None) -> PrecomputedFeatures:
     import h5py
 
+    check_hdf5(path)
     readers: dict[str, Callable[[Any, Path], PrecomputedFeatures]] = {"trident": _read_trident, "hest": _read_hest}
-    with _reading(path), h5py.File(path, "r") as file:
+    with reading(path, "a feature file"), h5py.File(path, "r") as file:
         told = "hest" if "embeddings" in file else "trident" if "features" in file else None
         if kind is None and told is None:
             raise FormatError(
@@ -208,17 +206,13 @@ def _table(file: Any, key: str, path: Path, *, dtype: type = np.float32) -> np.n
             expected="(patch, number)",
             got=f"{getattr(stored, 'dtype', '')} {shape}",
         )
-    size = sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) if path.is_dir() else path.stat().st_size
-    if stored.dtype.itemsize * shape[0] * shape[1] * _LEAST_SHARE > size:
-        raise FormatError(
-            f"{key!r} of {path} declares more values than the file can hold", got=f"{shape} in {size} bytes"
-        )
     return np.asarray(stored[()], dtype=dtype).reshape(shape)
 
 
 def _read_lazyslide(path: Path, table: str | None) -> PrecomputedFeatures:
     zarr = need("zarr", extra="spatial", purpose="read a SpatialData folder")
-    with _reading(path):
+    check_zarr(path)
+    with reading(path, "a SpatialData folder"):
         store = zarr.open_group(str(path), mode="r")
         tables = sorted(store["tables"].group_keys()) if "tables" in store else []
         if table is None:
@@ -250,7 +244,7 @@ def _read_lazyslide(path: Path, table: str | None) -> PrecomputedFeatures:
 
 def _tile_centres(path: Path, tile_ids: np.ndarray) -> np.ndarray:
     parquet = need("pyarrow.parquet", extra="spatial", purpose="read where the tiles of a slide are")
-    with _reading(path):
+    with reading(path, "a SpatialData folder"):
         stored = parquet.read_table(path)
         shapes = [_centre(one.as_py()) for one in stored["geometry"]]
         ids = stored["tile_id"].to_pylist() if "tile_id" in stored.column_names else range(len(shapes))
@@ -263,9 +257,11 @@ def _tile_centres(path: Path, tile_ids: np.ndarray) -> np.ndarray:
 
 def _centre(shape: bytes) -> tuple[float, float]:
     """Middle of the bounding box of a polygon in well-known binary."""
+    if not isinstance(shape, bytes) or len(shape) < 13 + 16:
+        raise FormatError("a tile has no shape", got=repr(shape)[:40])
     order = "<" if shape[0] == 1 else ">"
     kind, rings, points = struct.unpack_from(order + "III", shape, 1)
-    if kind % 1000 != 3 or rings < 1 or kind >= 1000:
+    if kind != 3 or rings < 1 or points < 1:
         raise FormatError("a tile is not a flat polygon", got=f"well-known binary of type {kind}")
     values = np.frombuffer(shape, dtype=order + "f8", count=2 * points, offset=13).reshape(-1, 2)
     low, high = values.min(axis=0), values.max(axis=0)
@@ -274,17 +270,3 @@ def _centre(shape: bytes) -> tuple[float, float]:
 
 def _text(value: object) -> str:
     return str(value[0]) if isinstance(value, list | tuple) and value else str(value)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a reader raises on a damaged file into :class:`FormatError`; see its twin in the data room."""
-    try:
-        yield
-    except ExpressorError:
-        raise
-    except Exception as error:
-        raise FormatError(
-            f"{path} cannot be read ({type(error).__name__}: {str(error)[:200]})",
-            fix="The file is truncated, damaged or of another kind: copy or export it again.",
-        ) from error
