@@ -1,8 +1,9 @@
 """Forward-mode against unrolled reverse-mode hypergradients: time and peak memory over the number of inner steps H.
 
 Each setting runs in a process of its own, because peak memory is that of a process. The network is the one of AGL with a hidden
-layer, large enough that memory is seen over the interpreter's own. "ordinary" is one training step (gradient, Adam) on a batch
-that is prepared already; the hypergradient's cost is given in ordinary steps for each inner step.
+layer, large enough that memory is seen over the interpreter's own. An outer step prepares its batches, takes H inner steps with
+the derivative beside them, and differentiates the outer loss; an ordinary step prepares its batch, takes a gradient, steps Adam.
+The last column is the outer step's cost in ordinary steps for each inner step.
 
     python benchmarks/hypergradient.py            # about two minutes on two cores
 """
@@ -35,15 +36,17 @@ def measure(method: str, steps: int, repeats: int) -> dict[str, float]:
     network = SharedNetwork(FeatureTrunk(DIM, FACTORS, hidden=HIDDEN), FACTORS, n_genes)
     member = (torch.arange(BATCH) % 3 == torch.arange(3)[:, None]).float()
 
-    def batch(genes: int) -> dict[str, torch.Tensor]:
-        return {"x": torch.randn(BATCH, DIM), **prepare(torch.randn(BATCH, genes), member)}
+    x, measured = torch.randn(BATCH, DIM), torch.randn(BATCH, n_genes)
 
-    fit, select = batch(n_genes), batch(PRIMARY)
+    def batch(genes: int) -> dict[str, torch.Tensor]:
+        return {"x": x, **prepare(measured[:, :genes], member)}
+
     rule = bilevel.AdamRule(lr=1e-3)
     weighting = Threshold(network, AUXILIARY, tau=0.01, steps=steps, rule=rule, lr=0.01, warm=False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 
     def ordinary() -> None:
+        fit = batch(n_genes)
         optimizer.zero_grad(set_to_none=True)
         weight = torch.ones(n_genes)
         weight[PRIMARY:] = weighting.weights()
@@ -53,10 +56,10 @@ def measure(method: str, steps: int, repeats: int) -> dict[str, float]:
 
     weights = {name: one.detach() for name, one in network.named_parameters()}
     run = getattr(bilevel, f"{method}_hypergradient")
-    given = (weighting._inner, weighting._outer, weights, weighting.threshold.detach(), [fit] * steps, select)
+    given = (weighting._inner, weighting._outer, weights, weighting.threshold.detach())
 
     def hyper() -> None:
-        run(*given, rule=rule)
+        run(*given, [batch(n_genes)] * steps, batch(PRIMARY), rule=rule)
 
     def seconds(function: Callable[[], None]) -> float:
         start = time.process_time()

@@ -89,7 +89,7 @@ def choose_genes(
         if usable < target_genes:
             raise DataError("there are not enough genes to predict", expected=f"{target_genes} genes that vary", got=usable,
                             fix="Lower target_genes.")  # fmt: skip
-        primary = tuple(str(name) for name in names[panels.rank_genes(scores, names)[:target_genes]])
+        primary = tuple(str(name) for name in names[_order(scores, names)[:target_genes]])
     else:
         primary = tuple(_known(target_genes, names, what="target genes"))
     detected = names[panels.detection_rate(counts) * adata.n_obs >= min_spots - 0.5]
@@ -97,8 +97,13 @@ def choose_genes(
     if not isinstance(ranking, str) and not callable(ranking):
         order: Sequence[str] = _known(ranking, names, what="ranked genes")
     else:
-        order = names[panels.rank_genes(_rank_scores(adata, counts, ranking, primary, scale), names)]
+        order = names[_order(_rank_scores(adata, counts, ranking, primary, scale), names)]
     return Genes(primary, tuple(str(name) for name in order if name in candidates))
+
+
+def _order(scores: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Rank genes, best first. In float32: equal scores must tie, and go by name, whatever the last bits of their sums are."""
+    return panels.rank_genes(scores.astype(np.float32), names)
 
 
 def _known(wanted: Sequence[str], names: np.ndarray, *, what: str) -> list[str]:

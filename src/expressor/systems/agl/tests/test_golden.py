@@ -1,7 +1,7 @@
 """Numbers of one small fit, kept: a change of any of them is a change of the method, and must be meant.
 
-Made with preset "tiny" on ``datasets.example("histology")``, seed 0, one thread, x86-64, torch 2.13.0, NumPy 2.4.6, SciPy 1.17.1. To
-make them again after a change that is meant, run the fit below and copy what it prints.
+Made with preset "tiny" on ``datasets.example("histology")``, seed 0, one thread, x86-64, torch 2.13.0, NumPy 2.4.6 and SciPy
+1.17.1. To make them again after a change that is meant, run the fit below and copy what it prints.
 """
 
 import os
@@ -19,12 +19,12 @@ from expressor.systems.agl.estimator import AGL
 
 TARGETS = ["SIM0026", "SIM0029", "SIM0009", "SIM0002", "SIM0037", "SIM0021"]
 PREDICTED = [
-    [4.8129, 6.6034, 6.2713, 5.3651, 5.7448, 5.9462],
-    [5.1194, 6.1982, 6.0564, 4.9230, 5.7276, 5.6293],
-    [5.6159, 5.9534, 5.9625, 5.7208, 5.7010, 4.8256],
+    [6.0589, 5.6922, 6.0029, 5.4425, 6.6691, 6.0571],
+    [5.9564, 5.6918, 5.9277, 5.3438, 6.3187, 5.6293],
+    [5.6179, 5.6911, 5.7914, 5.5369, 5.6700, 4.8155],
 ]
-PCC = [0.7568, 0.7164, 0.4476, 0.4605, 0.2170, 0.6455]
-HALF_WIDTH = [1.1204, 1.2153, 1.3542, 1.1989, 1.6042, 1.6884]
+PCC = [0.3777, -0.2252, 0.1979, 0.2370, 0.6545, 0.5733]
+HALF_WIDTH = [1.4817, 1.6359, 1.9041, 1.6585, 0.8539, 1.5069]
 
 
 def test_a_small_fit_gives_the_kept_numbers() -> None:
@@ -36,10 +36,10 @@ def test_a_small_fit_gives_the_kept_numbers() -> None:
     finally:
         torch.set_num_threads(before)
     assert list(model.target_genes_) == TARGETS
-    assert (model.k_, model.epochs_) == (18, 5)
+    assert (model.k_, model.epochs_) == (17, 6)
     select = model.history_[model.history_["stage"] == "select"].iloc[-1]
-    assert select["loss"] == pytest.approx(0.7521, abs=2e-3)
-    assert select["threshold"] == pytest.approx(0.5846, abs=5e-3)
+    assert select["loss"] == pytest.approx(0.7888, abs=2e-3)
+    assert select["threshold"] == pytest.approx(0.4670, abs=5e-3)
     np.testing.assert_allclose(model.gene_table_["pcc"], PCC, atol=5e-3)
     np.testing.assert_allclose(model.gene_table_["half_width"], HALF_WIDTH, atol=2e-2)
     np.testing.assert_allclose(predicted, PREDICTED, atol=2e-2)
