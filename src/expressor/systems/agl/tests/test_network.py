@@ -12,6 +12,7 @@ from expressor.core.errors import DataError
 from expressor.systems.agl import equations
 from expressor.systems.agl.losses import Heads, prepare, slide_losses
 from expressor.systems.agl.network import EncoderTrunk, FeatureTrunk, SharedNetwork, factors_with, leading
+from expressor.systems.agl.training import divide_rows
 from expressor.systems.agl.weighting import FixedWeights, LearntWeights, Threshold, Uncertainty
 from expressor.train.bilevel import AdamRule, difference_hypergradient, unrolled_hypergradient
 
@@ -201,3 +202,21 @@ def test_learnt_weights_go_down_the_select_loss(method: Any) -> None:
     again.optimizer = torch.optim.Adam([again.phi], lr=0.05)
     again.load_state_dict(weighting.state_dict())
     assert torch.equal(again.phi, weighting.phi)
+
+
+def test_batches_hold_enough_spots_of_a_section() -> None:
+    """Few sections: even parts of the shuffled order. Many: runs of a section together, every row once."""
+    rng = np.random.default_rng(0)
+    section = np.repeat(np.arange(40), 50)
+    order = rng.permutation(2000)
+    batches = divide_rows(order, section[order], 64)
+    assert sorted(np.concatenate(batches)) == list(range(2000))
+    assert max(map(len, batches)) <= 64
+    for rows in batches:
+        assert np.unique(section[rows], return_counts=True)[1].min() >= 8
+    few = divide_rows(order[:100], np.zeros(100, dtype=int), 64)
+    assert [len(rows) for rows in few] == [50, 50]
+    np.testing.assert_array_equal(np.concatenate(few), order[:100])
+    tiny = divide_rows(np.arange(9), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]), 6)
+    assert sorted(np.concatenate(tiny)) == list(range(9))
+    assert all(len(np.unique(rows // 3)) == len(rows) // 3 for rows in tiny)
