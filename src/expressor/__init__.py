@@ -8,7 +8,20 @@ from typing import Any
 
 __version__ = "0.1.0.dev0"
 
-_ROOMS = ("bench", "core", "data", "datasets", "encoders", "estimator", "genes", "metrics", "nn", "report", "systems", "train")
+_ROOMS = (
+    "bench",
+    "core",
+    "data",
+    "datasets",
+    "encoders",
+    "estimator",
+    "genes",
+    "metrics",
+    "nn",
+    "report",
+    "systems",
+    "train",
+)
 _NAMES = {
     "DataError": "core.errors",
     "ExpressorError": "core.errors",

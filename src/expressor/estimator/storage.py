@@ -1,14 +1,14 @@
 """The saved model: a folder of JSON, safetensors, TSV and npz files; a written format with a version, and no pickle.
 
-====================  ==========================================================================
-``config.json``       schema version, package version, system, parameters, small fitted values, digests of all that is read
+=====================  ======================================================================================================
+``config.json``        schema version, package version, system, parameters, small fitted values, digests of all that is read
 ``model.safetensors``  tensors of the network (absent where there is no network)
-``genes.tsv``         the genes of the fit, in order, with their hash
-``state.npz``         fitted arrays and tables; no object arrays, members stored uncompressed
-``history.csv``       the training history, for people; it is read back from ``state.npz``
-``environment.json``  versions and machine of the fit
-``README.md``         the model card
-====================  ==========================================================================
+``genes.tsv``          the genes of the fit, in order, with their hash
+``state.npz``          fitted arrays and tables; no object arrays, members stored uncompressed
+``history.csv``        the training history, for people; it is read back from ``state.npz``
+``environment.json``   versions and machine of the fit
+``README.md``          the model card
+=====================  ======================================================================================================
 
 A folder is written under a temporary name and renamed when complete. Loading needs no training data, runs no code from the
 files, refuses files that differ from their digests (SHA-256), and checks every declared size against the bytes that are there
