@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -165,18 +165,18 @@ class HestPatches:
                 raise FormatError(
                     f"{self.path} holds no patches", expected="datasets 'img', 'coords' and 'barcode'", got=sorted(file)
                 )
-            shape, dtype = file["img"].shape, file["img"].dtype
-            if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or dtype != np.uint8:
+            pixels = dataset(file, "img", self.path)
+            shape = pixels.shape
+            if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or pixels.dtype != np.uint8:
                 raise FormatError(
                     f"'img' of {self.path} is not a stack of patches",
                     expected="uint8 (patch, px, px, 3)",
-                    got=f"{dtype} {shape}",
+                    got=f"{pixels.dtype} {shape}",
                 )
-            names = np.asarray(file["barcode"]).reshape(-1)
-            self.names = np.array([one.decode() if isinstance(one, bytes) else str(one) for one in names], dtype=object)
-            coords = (
-                np.asarray(file["coords"], dtype=np.float64) if "coords" in file else np.full((shape[0], 2), np.nan)
-            )
+            self.names = np.array(texts(file, "barcode", self.path), dtype=object)
+            coords = np.full((shape[0], 2), np.nan)
+            if "coords" in file:
+                coords = np.asarray(dataset(file, "coords", self.path, kinds="fiu"), dtype=np.float64)
         if len(self.names) != shape[0] or coords.shape != (shape[0], 2):
             raise FormatError(
                 f"the datasets of {self.path} differ in length",
@@ -256,6 +256,34 @@ class HestPatches:
             with reading(self.path, _PATCH_FILE), h5py.File(self.path, "r") as file:
                 pixels = file["img"][distinct][back]
             yield pixels
+
+
+def dataset(group: Any, key: str, path: Path, *, kinds: str = "") -> Any:
+    """Return an array of an HDF5 or zarr group, or raise :class:`FormatError` where it is anything else.
+
+    Parameters
+    ----------
+    group, key
+        Where it stands.
+    path
+        The file, for the message.
+    kinds
+        Accepted NumPy kinds of its values, for example ``"fiu"`` for numbers; any where empty.
+    """
+    if key not in group:
+        raise FormatError(f"{path} has no dataset {key!r}", got=sorted(group))
+    found = group[key]
+    if getattr(found, "shape", None) is None or getattr(found, "dtype", None) is None:
+        raise FormatError(f"{key!r} of {path} is no dataset", got=type(found).__name__)
+    if kinds and found.dtype.kind not in kinds:
+        raise FormatError(f"{key!r} of {path} holds the wrong kind of values", got=f"{found.dtype} {found.shape}")
+    return found
+
+
+def texts(group: Any, key: str, path: Path) -> list[str]:
+    """Return the names in an array of fixed or variable length texts, flat."""
+    stored = np.asarray(dataset(group, key, path, kinds="SOU")).reshape(-1)
+    return [one.decode() if isinstance(one, bytes) else str(one) for one in stored]
 
 
 def _check_centres(image: TissueImage, centres_px: np.ndarray) -> np.ndarray:

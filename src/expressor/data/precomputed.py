@@ -11,6 +11,7 @@ import numpy as np
 from expressor.core.errors import DataError, FormatError, check_choice, check_range, nearest_names
 from expressor.core.optional import need
 from expressor.data.files import check_hdf5, check_zarr, reading
+from expressor.data.patches import dataset, texts
 
 KINDS = ("trident", "hest", "lazyslide")
 """The layouts that are read."""
@@ -159,8 +160,8 @@ def _read_trident(file: Any, path: Path) -> PrecomputedFeatures:
     features = _table(file, "features", path)
     corners = _table(file, "coords", path, dtype=np.float64)
     stated = file["coords"].attrs
-    side = stated.get("patch_size_level0", stated.get("patch_size"))
-    if corners.shape != (len(features), 2) or side is None or not float(side) > 0:
+    side = _positive(stated.get("patch_size_level0", stated.get("patch_size")))
+    if corners.shape != (len(features), 2) or side is None:
         raise FormatError(
             f"'coords' of {path} does not place its patches",
             expected=f"shape ({len(features)}, 2) and the attribute 'patch_size_level0'",
@@ -168,7 +169,7 @@ def _read_trident(file: Any, path: Path) -> PrecomputedFeatures:
         )
     return PrecomputedFeatures(
         features=features,
-        centres_px=corners + float(side) / 2,
+        centres_px=corners + side / 2,
         names=None,
         encoder=str(file["features"].attrs.get("encoder", "")),
         source=str(path),
@@ -177,13 +178,12 @@ def _read_trident(file: Any, path: Path) -> PrecomputedFeatures:
 
 def _read_hest(file: Any, path: Path) -> PrecomputedFeatures:
     features = _table(file, "embeddings", path)
-    if "barcodes" not in file and "barcode" not in file:
+    key = "barcodes" if "barcodes" in file else "barcode"
+    if key not in file:
         raise FormatError(f"{path} does not name its spots", expected="a dataset 'barcodes'", got=sorted(file))
-    stored = file["barcodes" if "barcodes" in file else "barcode"]
-    if stored.size != len(features):
-        raise FormatError(f"{path} does not name its spots", expected=f"{len(features)} barcodes", got=stored.size)
-    raw = np.asarray(stored).reshape(-1)
-    names = tuple(one.decode() if isinstance(one, bytes) else str(one) for one in raw)
+    names = tuple(texts(file, key, path))
+    if len(names) != len(features):
+        raise FormatError(f"{path} does not name its spots", expected=f"{len(features)} barcodes", got=len(names))
     centres = _table(file, "coords", path, dtype=np.float64) if "coords" in file else None
     if centres is not None and centres.shape != (len(features), 2):
         raise FormatError(
@@ -193,10 +193,8 @@ def _read_hest(file: Any, path: Path) -> PrecomputedFeatures:
 
 
 def _table(file: Any, key: str, path: Path, *, dtype: type = np.float32) -> np.ndarray:
-    if key not in file:
-        raise FormatError(f"{path} has no dataset {key!r}", got=sorted(file))
-    stored = file[key]
-    shape = tuple(getattr(stored, "shape", ()))
+    stored = dataset(file, key, path)
+    shape = tuple(stored.shape)
     # TRIDENT writes one slide, some tools with a leading axis of length 1.
     if len(shape) == 3 and shape[0] == 1:
         shape = shape[1:]
@@ -204,7 +202,7 @@ def _table(file: Any, key: str, path: Path, *, dtype: type = np.float32) -> np.n
         raise FormatError(
             f"{key!r} of {path} is not a table of numbers",
             expected="(patch, number)",
-            got=f"{getattr(stored, 'dtype', '')} {shape}",
+            got=f"{stored.dtype} {shape}",
         )
     return np.asarray(stored[()], dtype=dtype).reshape(shape)
 
@@ -213,25 +211,27 @@ def _read_lazyslide(path: Path, table: str | None) -> PrecomputedFeatures:
     zarr = need("zarr", extra="spatial", purpose="read a SpatialData folder")
     check_zarr(path)
     with reading(path, "a SpatialData folder"):
-        store = zarr.open_group(str(path), mode="r")
-        tables = sorted(store["tables"].group_keys()) if "tables" in store else []
+        tables = _member(zarr, zarr.open_group(str(path), mode="r"), "tables", path)
+        known = sorted(tables.group_keys())
         if table is None:
-            tiles = [name for name in tables if name.endswith("_tiles")]
+            tiles = [name for name in known if name.endswith("_tiles")]
             if len(tiles) != 1:
                 raise DataError(
                     f"{path} has {len(tiles)} tables of tile features",
-                    got=tables,
+                    got=known,
                     fix="Name the one to read with table=.",
                 )
             table = tiles[0]
-        if table not in tables:
-            raise DataError(f"{path} has no table {table!r}", nearest=nearest_names(table, tables), got=tables)
-        group = store["tables"][table]
-        if not hasattr(group["X"], "shape"):
-            raise FormatError(f"the features of {table!r} in {path} are not a dense table")
+        if table not in known:
+            raise DataError(f"{path} has no table {table!r}", nearest=nearest_names(table, known), got=known)
+        group = _member(zarr, tables, table, path)
         features = _table(group, "X", path)
-        tile_ids = np.asarray(group["obs"]["tile_id"][()]).reshape(-1)
+        tile_ids = np.asarray(dataset(_member(zarr, group, "obs", path), "tile_id", path, kinds="iu")[()]).reshape(-1)
         region = _text(group.attrs.get("region", "")) or "tiles"
+    if len(tile_ids) != len(features) or "/" in region or region.startswith("."):
+        raise FormatError(
+            f"the tiles of {table!r} in {path} are not told", got=f"{len(tile_ids)} of {len(features)}, in {region!r}"
+        )
     centres = _tile_centres(path / "shapes" / region / "shapes.parquet", tile_ids)
     return PrecomputedFeatures(
         features=features,
@@ -242,10 +242,19 @@ def _read_lazyslide(path: Path, table: str | None) -> PrecomputedFeatures:
     )
 
 
+def _member(zarr: Any, group: Any, key: str, path: Path) -> Any:
+    found = group[key] if key in group else None
+    if not isinstance(found, zarr.Group):
+        raise FormatError(f"{path} has no group {key!r}", got=sorted(group))
+    return found
+
+
 def _tile_centres(path: Path, tile_ids: np.ndarray) -> np.ndarray:
     parquet = need("pyarrow.parquet", extra="spatial", purpose="read where the tiles of a slide are")
     with reading(path, "a SpatialData folder"):
         stored = parquet.read_table(path)
+        if "geometry" not in stored.column_names:
+            raise FormatError(f"{path} holds no shapes", expected="a column 'geometry'", got=stored.column_names)
         shapes = [_centre(one.as_py()) for one in stored["geometry"]]
         ids = stored["tile_id"].to_pylist() if "tile_id" in stored.column_names else range(len(shapes))
     places = dict(zip(ids, shapes))
@@ -266,6 +275,15 @@ def _centre(shape: bytes) -> tuple[float, float]:
     values = np.frombuffer(shape, dtype=order + "f8", count=2 * points, offset=13).reshape(-1, 2)
     low, high = values.min(axis=0), values.max(axis=0)
     return float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2
+
+
+def _positive(value: object) -> float | None:
+    """The value as a number above 0, None where it is none."""
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "fiu":
+        return None
+    number = float(array.reshape(-1)[0])
+    return number if np.isfinite(number) and number > 0 else None
 
 
 def _text(value: object) -> str:
