@@ -320,9 +320,19 @@ def test_missing_readers_name_their_extra(folder, tmp_path, monkeypatch):
         open_image(tmp_path / "x.ndpi", um_per_px=1.0)
 
 
-def test_a_large_tiff_without_codec_is_refused_before_it_is_decoded(folder):
-    with pytest.raises(MissingExtra, match="83700 pixels in LZW compression, which needs 'imagecodecs'"):
+def test_a_large_tiff_without_codec_is_refused_before_it_is_decoded(folder, tmp_path, monkeypatch):
+    with pytest.raises(
+        FormatError, match=r"declares an image of 310 x 270 pixels; expected at most 1000 pixels.*tiled TIFF"
+    ):
         open_image(folder / "lzw.tif", um_per_px=1.0, max_pixels=1000)
+    Image.fromarray(PICTURE).save(tmp_path / "x.tif", compression="jpeg")
+
+    def lacking(self, key):
+        raise KeyError(key)
+
+    monkeypatch.setattr(type(tifffile.TIFF.DECOMPRESSORS), "__getitem__", lacking)
+    with pytest.raises(MissingExtra, match="83700 pixels in JPEG compression, which needs 'imagecodecs'"):
+        open_image(tmp_path / "x.tif", um_per_px=1.0, max_pixels=1000)
 
 
 def declare_png(width, height):

@@ -40,8 +40,10 @@ def write_hest(path, **replaced):
 
 
 def test_trident(tmp_path):
-    write_trident(tmp_path / "x.h5")
-    found = read_features(tmp_path / "x.h5")
+    folder = tmp_path / "features_uni_v1"
+    folder.mkdir()
+    write_trident(folder / "x.h5")
+    found = read_features(folder / "x.h5")
     np.testing.assert_array_equal(found.features, FEATURES)
     np.testing.assert_array_equal(found.centres_px, CORNERS + 128)
     assert (found.encoder, found.names, len(found)) == ("uni_v1", None, 12)

@@ -171,7 +171,8 @@ def _read_trident(file: Any, path: Path) -> PrecomputedFeatures:
         features=features,
         centres_px=corners + side / 2,
         names=None,
-        encoder=str(file["features"].attrs.get("encoder", "")),
+        # Its files name the encoder in a text of variable length, whose stated length HDF5 would trust; the folder says it too.
+        encoder=path.parent.name.removeprefix("features_") if path.parent.name.startswith("features_") else "",
         source=str(path),
     )
 

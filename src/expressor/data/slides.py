@@ -27,6 +27,7 @@ _NUMBERS = (
     "imagewidth", "imagelength", "imagedepth", "samplesperpixel", "bitspersample", "planarconfig", "compression", "predictor",
     "fillorder", "photometric", "tilewidth", "tilelength", "rowsperstrip",
 )  # fmt: skip
+_LZW = 5
 _OME_SIZE = re.compile(r'PhysicalSizeX="([0-9.eE+-]+)"')
 _OME_UNIT = re.compile(r'PhysicalSizeXUnit="([^"]*)"')
 
@@ -61,7 +62,7 @@ def open_tiff(path: Path, *, max_pixels: int) -> PixelSource:
         except (MissingExtra, FormatError):
             # Not installed, or not a layout that it reads: Pillow may still decode the whole.
             pass
-    if missing.pixels > max_pixels:
+    if missing.pixels > max_pixels and missing.needs_imagecodecs:
         raise MissingExtra(
             f"{path} has {missing.pixels} pixels in {missing} compression, which needs 'imagecodecs' to be read tile by tile",
             fix="Install it with: pip install imagecodecs",
@@ -72,9 +73,9 @@ def open_tiff(path: Path, *, max_pixels: int) -> PixelSource:
 class _NoCodec(ExpressorError):
     """The installed tifffile cannot decode this compression."""
 
-    def __init__(self, name: str, *, is_tiled: bool, pixels: int) -> None:
+    def __init__(self, name: str, *, is_tiled: bool, pixels: int, needs_imagecodecs: bool = False) -> None:
         super().__init__(name)
-        self.is_tiled, self.pixels = is_tiled, pixels
+        self.is_tiled, self.pixels, self.needs_imagecodecs = is_tiled, pixels, needs_imagecodecs
 
 
 class TiffSource:
@@ -253,12 +254,20 @@ class _Layer:
         import tifffile
 
         try:
+            if compression == _LZW:
+                # Its decoder in imagecodecs may end the process on damaged data; those of Pillow and openslide do not.
+                raise KeyError(compression)
             tifffile.TIFF.DECOMPRESSORS[compression]
             if predictor != 1:
                 tifffile.TIFF.UNPREDICTORS[predictor]
         except (KeyError, ImportError) as error:
             name = getattr(self._page.compression, "name", str(compression))
-            raise _NoCodec(name, is_tiled=self._page.is_tiled, pixels=self.width * self.height) from error
+            raise _NoCodec(
+                name,
+                is_tiled=bool(self._page.is_tiled),
+                pixels=self.width * self.height,
+                needs_imagecodecs=compression != _LZW,
+            ) from error
 
 
 def _number_of(page: Any, name: str, path: Path) -> int:
