@@ -54,7 +54,11 @@ def demo(
     methods = {one.name: one for one in task.methods(protocol)}
     cells = []
     model: Any = None
-    jobs = [(variant, methods[name]) for variant in protocol.variants for name in (*RIVALS, MODEL)]
+    # Networks are fitted on the normalised scale; on the other the controls alone show how much is library size.
+    jobs = [(protocol.variants[0], methods[name]) for name in (*RIVALS, MODEL)]
+    jobs += [
+        (one, methods[name]) for one in protocol.variants[1:] for name in RIVALS if methods[name].kind == "control"
+    ]
     for variant, method in progress(jobs, what="fitting and judging"):
         fitted, cell = runner.judge(task, protocol, fold, method, Key(method.name, fold.name, variant, seed, ""))
         cells.append(cell)
@@ -93,6 +97,9 @@ def _show(results: Any, scales: Sequence[str], held_out: str) -> None:
     for name in (MODEL, *reversed(RIVALS)):
         line = [rows.loc[(name, scales[0]), "title"]]
         for scale in scales:
+            if (name, scale) not in rows.index:
+                line.append("not fitted here")
+                continue
             one = rows.loc[(name, scale)]
             undefined = (
                 " (undefined)" if one.value != one.value else f"{one.value:.3f}  [{one.low:.3f}, {one.high:.3f}]"
