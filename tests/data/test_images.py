@@ -15,7 +15,7 @@ from PIL import Image
 
 from expressor.core.errors import DataError, ExpressorError, FormatError, MissingExtra
 from expressor.data import images, pixels, slides
-from expressor.data.images import file_digest, open_image
+from expressor.data.images import file_digest, measure_image, open_image
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -87,6 +87,11 @@ def test_region_is_a_slice_in_every_format(folder, name):
             (400, 0, 5, 5),
         ]:
             np.testing.assert_array_equal(image.region(x0, y0, width, height), padded(PICTURE, x0, y0, width, height))
+
+
+@pytest.mark.parametrize("name", ["jpg", *WRITERS])
+def test_an_image_is_measured_whatever_its_scale(folder, name):
+    assert measure_image(folder / name) == (310, 270)
 
 
 def test_jpeg_is_read_as_pillow_decodes_it(folder):

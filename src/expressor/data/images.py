@@ -225,6 +225,21 @@ def open_image(
     return TissueImage(source, um_per_px=scale, path=path)
 
 
+def measure_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return (width, height) in full-resolution pixels without decoding the image and without knowing its scale.
+
+    Raises
+    ------
+    DataError, FormatError, MissingExtra
+        As :func:`open_image`.
+    """
+    source = _open_source(Path(path).absolute(), max_pixels)
+    try:
+        return source.sizes[0]
+    finally:
+        source.close()
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 (hex) of a file's bytes, remembered within this process while the file stays untouched.
 
