@@ -36,7 +36,9 @@ class Block:
 def pages() -> list[Path]:
     """Return the pages that people wrote."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src/expressor/systems").glob("*/paper.md")]
-    return sorted(path for path in found if not any(path.is_relative_to(folder) for folder in GENERATED))
+    return sorted(
+        path for path in found if not any(path.is_relative_to(folder) for folder in GENERATED) and path.name[0] != "_"
+    )
 
 
 def blocks(page: Path) -> list[Block]:
