@@ -50,6 +50,6 @@ def _headline(text: str, name: str) -> str:
     following = HEADING.search(body)
     headline = body[: following.start()].strip() if following else body.strip()
     title = first[2] if first else name
-    return (
-        f"### {title}\n\n{headline}\n\n[All metrics, paired differences, claims and the command](results/{name}.md)\n"
-    )
+    needs = "\n".join(NEEDS.findall(text))
+    link = f"[All metrics, paired differences, claims and the command](results/{name}.md)"
+    return f"### {title}\n\n{headline}\n\n{needs}\n\n{link}\n"
