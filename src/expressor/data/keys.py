@@ -16,6 +16,16 @@
 =================================  ===============================================================================
 
 "Pixels" are always those of the full-resolution image named in the metadata.
+
+Bulk profiles (rows are samples) keep expression in ``X``, NaN where a value was not measured, on the scale that ``uns[UNIT]``
+names, and in ``obs``:
+
+=================================  ===============================================================================
+``obs[PATIENT]``                   the patient; several samples may share one
+``obs[CANCER_TYPE]``               category: the label of the sample
+``obs[TIME]``, ``obs[EVENT]``      float64 days from the start, more than 0, and bool: whether the event ended them
+``obs[COHORT]``, ``obs[PIPELINE]`` category: the study, and how the values were made; where known
+=================================  ===============================================================================
 """
 
 SECTION = "section"
@@ -23,6 +33,13 @@ PATIENT = "patient"
 SPATIAL = "spatial"
 FEATURES = "X_"
 GENE_IDS = "gene_ids"
+
+UNIT = "unit"
+CANCER_TYPE = "cancer_type"
+TIME = "time"
+EVENT = "event"
+COHORT = "cohort"
+PIPELINE = "pipeline"
 
 IMAGES = "images"
 HIRES = "hires"

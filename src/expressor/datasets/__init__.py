@@ -13,6 +13,7 @@ _NAMES = {
     "her2st": "breast",
     "mouse_olfactory_bulb": "bulb",
     "simulate_auxiliaries": "simulate",
+    "simulate_bulk": "profiles",
     "simulate_tissue": "simulate",
 }
 _SETS = ("her2st", "mouse_olfactory_bulb")

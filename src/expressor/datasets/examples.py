@@ -10,10 +10,11 @@ from pathlib import Path
 import anndata as ad
 
 from expressor.core.errors import check_choice, check_range
+from expressor.datasets.profiles import simulate_bulk
 from expressor.datasets.tissue import simulate_tissue
 
 
-def example(kind: str, *, seed: int = 0, n: int = 42) -> ad.AnnData:
+def example(kind: str, *, seed: int = 0, n: int | None = None) -> ad.AnnData:
     """Return a tiny data set of one kind, made in a fraction of a second.
 
     Data of different seeds have the same genes, which follow the same rules: what is fitted on one can be used on another.
@@ -22,11 +23,12 @@ def example(kind: str, *, seed: int = 0, n: int = 42) -> ad.AnnData:
     ----------
     kind
         ``"histology"``: two sections of simulated tissue with pictures, 40 genes and precomputed features in
-        ``obsm["X_simulated"]`` (see :func:`expressor.datasets.simulate_tissue`).
+        ``obsm["X_simulated"]`` (see :func:`expressor.datasets.simulate_tissue`). ``"bulk"``: tumour profiles of 40 genes in
+        log2(TPM+1), one a patient, with three types and survival (see :func:`expressor.datasets.simulate_bulk`).
     seed
         Seed of the draws.
     n
-        Spots a section, at least 4.
+        Observations, at least 4: spots a section (42 by default), or patients (60 by default).
 
     Returns
     -------
@@ -39,14 +41,20 @@ def example(kind: str, *, seed: int = 0, n: int = 42) -> ad.AnnData:
         There is no example of that kind.
     """
     check_choice(kind, _KINDS, name="kind of example")
-    check_range(n, name="n", low=4, integer=True)
-    return _KINDS[kind](seed, n)
+    if n is not None:
+        check_range(n, name="n", low=4, integer=True)
+    make, usual = _KINDS[kind]
+    return make(seed, usual if n is None else n)
 
 
 def _histology(seed: int, n: int) -> ad.AnnData:
     return simulate_tissue(
         sections=2, spots=n, n_genes=40, n_features=16, um_per_px=4.0, seed=seed, folder=_folder(seed, n)
     )
+
+
+def _bulk(seed: int, n: int) -> ad.AnnData:
+    return simulate_bulk(n_patients=n, n_genes=40, n_types=3, n_factors=4, seed=seed)
 
 
 @cache
@@ -61,4 +69,4 @@ def _root() -> Path:
     return root
 
 
-_KINDS: dict[str, Callable[[int, int], ad.AnnData]] = {"histology": _histology}
+_KINDS: dict[str, tuple[Callable[[int, int], ad.AnnData], int]] = {"bulk": (_bulk, 60), "histology": (_histology, 42)}
