@@ -181,6 +181,35 @@ def promises_to_impute_and_does_not(patch: Patch, kind: Any) -> None:
     predictions(patch, kind, lambda table, data: table if data.n_vars == 40 else table * np.nan)
 
 
+def imputes(patch: Patch, kind: Any, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Make an imputing system of it that fills gaps with 1 and then does ``change`` to (spot, gene)."""
+    card = dataclasses.replace(registry.card("gene_ridge"), roles=("Predicts", "Imputes"))
+    patch.setattr(kind, "card", classmethod(lambda cls: card))
+    patch.setattr("expressor.estimator.conformance.Imputes", kind)
+
+    def fit(original: Any, self: Any, data: ad.AnnData, **k: Any) -> Any:
+        data = data.copy()
+        data.X = np.nan_to_num(np.asarray(data.to_df()))
+        return original(self, data, **k)
+
+    around(patch, kind, "fit", fit)
+
+    def impute(self: Any, data: ad.AnnData) -> np.ndarray:
+        return change(data.to_df()[list(self.genes_in_)]).to_numpy()
+
+    patch.setattr(kind, "impute", impute, raising=False)
+
+
+@breaks("gaps_are_filled", "gaps are filled")
+def leaves_gaps(patch: Patch, kind: Any) -> None:
+    imputes(patch, kind, lambda table: table)
+
+
+@breaks("gaps_are_filled", "measured values stay as they are")
+def smooths_what_was_measured(patch: Patch, kind: Any) -> None:
+    imputes(patch, kind, lambda table: table.fillna(1.0) + np.float32(1e-3))
+
+
 @breaks("storage_layouts", "csc = csr")
 def takes_stored_order_for_rows(patch: Patch, kind: Any) -> None:
     def fit(original: Any, self: Any, adata: Any, **k: Any) -> None:
@@ -469,6 +498,11 @@ def test_refusing_missing_genes_keeps_the_promise_of_a_card_that_says_so(ridge: 
 
     predictions(monkeypatch, ridge, refuse)
     CHECKS["check_missing_genes"](ridge)
+
+
+def test_filled_gaps_keep_the_promise(ridge: Any, monkeypatch: Patch) -> None:
+    imputes(monkeypatch, ridge, lambda table: table.fillna(1.0))
+    CHECKS["check_gaps_are_filled"](ridge)
 
 
 def test_imputing_missing_genes_keeps_the_promise_of_a_card_that_says_so(ridge: Any, monkeypatch: Patch) -> None:

@@ -68,6 +68,8 @@ def outputs(model: Any, data: Any) -> dict[str, pd.DataFrame]:
     found: dict[str, Any] = {}
     if isinstance(model, Predicts):
         found["predict"] = model.predict(data)
+        if hasattr(model, "predict_proba"):
+            found["predict_proba"] = model.predict_proba(data)
     if isinstance(model, Encodes):
         found["transform"] = model.transform(data)
     if isinstance(model, Imputes):
@@ -83,6 +85,22 @@ def _same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame], what: st
         _promise(list(one[role].columns) == list(other[role].columns), f"{what} ({role}: columns)")
         equal = np.array_equal(one[role].to_numpy(), other[role].to_numpy(), equal_nan=True)
         _promise(equal, f"{what} ({role}: values)")
+
+
+def _close(one: pd.DataFrame, other: pd.DataFrame, *, relative: float, absolute: float) -> bool:
+    """Whether numbers agree but for rounding, and labels agree."""
+    numeric = list(one.select_dtypes("number").columns)
+    labels = [name for name in one.columns if name not in numeric]
+    same = np.array_equal(one[labels].to_numpy(dtype=str), other[labels].to_numpy(dtype=str))
+    numbers = one[numeric].to_numpy(dtype=float), other[numeric].to_numpy(dtype=float)
+    return same and np.allclose(*numbers, rtol=relative, atol=absolute)
+
+
+def _finite(table: pd.DataFrame) -> bool:
+    """Whether numbers are finite and labels are there."""
+    return bool(np.isfinite(table.select_dtypes("number").to_numpy(dtype=float)).all()) and not table.isna().any(
+        axis=None
+    )
 
 
 def check_construction_is_pure(kind: type[Estimator]) -> None:
@@ -172,7 +190,7 @@ def check_observation_order(kind: type[Estimator]) -> None:
     order = np.random.default_rng(1).permutation(data.n_obs)
     straight, shuffled = outputs(model, data), outputs(model, data[order].copy())
     for role, table in straight.items():
-        close = np.allclose(table.to_numpy()[order], shuffled[role].to_numpy(), rtol=1e-5, atol=1e-6)
+        close = _close(table.iloc[order], shuffled[role], relative=1e-5, absolute=1e-6)
         _promise(close, f"shuffled observations, permuted output ({role})")
 
 
@@ -198,7 +216,22 @@ def check_missing_genes(kind: type[Estimator]) -> None:
         _same(outputs(model, data), outputs(model, fewer), "missing genes do not matter")
     else:
         for role, table in outputs(model, fewer).items():
-            _promise(bool(np.isfinite(table.to_numpy(dtype=float)).all()), f"missing genes are imputed ({role})")
+            _promise(_finite(table), f"missing genes are imputed ({role})")
+
+
+def check_gaps_are_filled(kind: type[Estimator]) -> None:
+    """A system that imputes fills NaN in new data and in those of the fit, and leaves what was measured alone, to the bit."""
+    if "Imputes" not in kind.card().roles:
+        return
+    data, gaps = _data(kind, seed=1), np.random.default_rng(0).random(_data(kind).shape) < 0.2
+    holed, train = data.copy(), _data(kind)
+    for one in (holed, train):
+        one.X = np.where(gaps[: one.n_obs], np.float32(np.nan), _dense(one.X).astype(np.float32))
+    for model, what in ((_fitted(kind), "gaps are filled"), (_tiny(kind).fit(train), "gaps of the fit are filled")):
+        _promise(all(_finite(table) for table in outputs(model, holed).values()), what)
+        full = pd.DataFrame(np.asarray(outputs(model, holed)["impute"]), columns=list(model.genes_in_))
+        kept = full[list(holed.var_names)].to_numpy()
+        _promise(np.array_equal(kept[~gaps], holed.X[~gaps]), "measured values stay as they are")
 
 
 def check_storage_layouts(kind: type[Estimator]) -> None:
@@ -361,9 +394,10 @@ def check_command_line(kind: type[Estimator]) -> None:
                 [sys.executable, "-m", "expressor", *one], capture_output=True, text=True, check=False
             )
             _promise(done.returncode == 0, f"`expressor {' '.join(one)}` succeeds: {done.stderr[-500:]}")
-        expected = outputs(_tiny(kind).fit(data), data)["predict"].to_numpy()
-        got = np.asarray(ad.read_h5ad(Path(folder) / "out.h5ad").obsm[name])
-    _promise(np.allclose(expected, got, rtol=1e-4, atol=1e-5), "the command line gives what Python gives")
+        expected = outputs(_tiny(kind).fit(data), data)["predict"]
+        got = pd.DataFrame(ad.read_h5ad(Path(folder) / "out.h5ad").obsm[name])
+    got.columns = expected.columns
+    _promise(_close(expected, got, relative=1e-4, absolute=1e-5), "the command line gives what Python gives")
 
 
 def _refuses(call: Callable[[], object], kind: type[Exception] | tuple[type[Exception], ...], what: str) -> None:
@@ -388,7 +422,8 @@ def check_wrong_data_refused(kind: type[Estimator]) -> None:
     broken = data.copy()
     broken.X = _dense(data.X).astype(np.float32)
     broken.X[0, 0] = np.nan
-    _refuses(lambda: _tiny(kind).fit(broken), DataError, "NaN is refused")
+    if "Imputes" not in kind.card().roles:
+        _refuses(lambda: _tiny(kind).fit(broken), DataError, "NaN is refused")
     double = data.copy()
     double.var_names = [data.var_names[0], *data.var_names[:-1]]
     _refuses(lambda: _tiny(kind).fit(double), (GeneError, DataError), "duplicated genes are refused")

@@ -1,0 +1,62 @@
+"""Expression of whole samples as one dense matrix in the order of a model's genes, with NaN where nothing was measured."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from expressor.core.errors import DataError
+from expressor.core.log import logger
+from expressor.genes.vocab import GeneVocab
+
+
+def profiles(adata: AnnData, genes: Iterable[str] | None = None, *, allow_gaps: bool = False) -> np.ndarray:
+    """Return expression as it is kept in ``X``, of some genes.
+
+    Parameters
+    ----------
+    adata
+        Samples on any scale; NaN where a value was not measured.
+    genes
+        Names of the wanted genes, in the wanted order; all genes in alphabetical order when not given, so that nothing depends
+        on the order of columns.
+    allow_gaps
+        Whether NaN, and genes that the data lack (which become NaN), are allowed.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (sample, gene).
+
+    Raises
+    ------
+    DataError
+        There is no ``X``; values are infinite; or values are NaN where that is not allowed. The message counts them.
+    GeneError
+        Genes are missing where that is not allowed, or none of them is there.
+    """
+    if adata.X is None:
+        raise DataError("the data hold no expression: X is empty", fix="Give measured values.")
+    names = sorted(map(str, adata.var_names)) if genes is None else list(genes)
+    found = GeneVocab(names, namespace="none").align(adata.var_names)
+    if not allow_gaps or not found.matched:
+        found.require_all(where="the data")
+    there = found.index >= 0
+    picked = adata.X[:, found.index[there]]
+    values = np.full((adata.n_obs, len(names)), np.nan, dtype=np.float32)
+    values[:, there] = picked.toarray() if sparse.issparse(picked) else np.asarray(picked)
+    if np.isinf(values).any():
+        raise DataError("X holds infinite values", got=f"{int(np.isinf(values).sum())} of {values.size}",
+                        fix="Values of 0 must not be put through a logarithm without adding a constant.")  # fmt: skip
+    gaps = np.isnan(values[:, there])
+    if gaps.any() and not allow_gaps:
+        raise DataError(
+            f"X holds {int(gaps.sum())} NaN: values of {int(gaps.any(axis=0).sum())} genes in {int(gaps.any(axis=1).sum())} "
+            "samples",
+            expected="a value for every gene and sample",
+            fix="Restore them first (expressor.ConditionalGaussian), or leave these genes or samples out.",
+        )
+    if not there.all():
+        logger.info("%s", found.report())
+    return values

@@ -1,0 +1,50 @@
+"""Profiles: the order of genes, gaps, and what is refused."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from expressor.core.errors import DataError, GeneError
+from expressor.data.profiles import profiles
+
+
+def data(names: str = "CAB") -> ad.AnnData:
+    X = np.arange(6, dtype=np.float32).reshape(2, 3)
+    return ad.AnnData(X, var=pd.DataFrame(index=list(names)), obs=pd.DataFrame(index=["s1", "s2"]))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_genes_come_in_the_wanted_order(convert: type) -> None:
+    adata = data()
+    adata.X = convert(adata.X)
+    found = profiles(adata)
+    assert found.tolist() == [[1, 2, 0], [4, 5, 3]]
+    assert found.dtype == np.float32
+    assert profiles(adata, ["C", "A"]).tolist() == [[0, 1], [3, 4]]
+
+
+def test_gaps_are_nan_where_they_are_allowed() -> None:
+    adata = data()
+    adata.X[0, 1] = np.nan
+    found = profiles(adata, ["B", "X", "A"], allow_gaps=True)
+    assert np.array_equal(found, [[2, np.nan, np.nan], [5, np.nan, 4]], equal_nan=True)
+
+
+def test_gaps_are_refused_otherwise() -> None:
+    adata = data()
+    adata.X[:, 1] = np.nan
+    with pytest.raises(
+        DataError, match="X holds 2 NaN: values of 1 genes in 2 samples; expected a value for every gene"
+    ):
+        profiles(adata)
+    with pytest.raises(GeneError, match="1 of 2 needed genes are missing from the data"):
+        profiles(adata, ["C", "X"])
+    with pytest.raises(GeneError, match="2 of 2 needed genes are missing from the data"):
+        profiles(adata, ["c", "X"], allow_gaps=True)
+    adata.X[:, 1] = -np.inf
+    with pytest.raises(DataError, match="X holds infinite values; got 2 of 6"):
+        profiles(adata, allow_gaps=True)
+    with pytest.raises(DataError, match="the data hold no expression"):
+        profiles(ad.AnnData(obs=adata.obs, var=adata.var))
