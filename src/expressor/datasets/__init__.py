@@ -9,19 +9,33 @@ from typing import Any
 
 _NAMES = {
     "Dataset": "dataset",
+    "breast_cohorts": "bulk",
     "example": "examples",
+    "golub": "bulk",
     "her2st": "breast",
+    "join_outcomes": "bulk",
     "mouse_olfactory_bulb": "bulb",
     "simulate_auxiliaries": "simulate",
     "simulate_bulk": "profiles",
     "simulate_tissue": "simulate",
+    "survival_cohort": "bulk",
+    "tcga13": "bulk",
+    "tcga_cdr": "bulk",
+    "tcga_coadread": "bulk",
+    "tcga_counts7": "bulk",
+    "tcga_toil4": "bulk",
 }
-_SETS = ("her2st", "mouse_olfactory_bulb")
+_SETS = (
+    "breast_cohorts", "golub", "her2st", "mouse_olfactory_bulb", "tcga13", "tcga_coadread", "tcga_counts7", "tcga_toil4",
+)  # fmt: skip
 __all__ = sorted([*_NAMES, "names"])
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the real data sets; each is a function here that gives a :class:`Dataset`."""
+    """Return the names of the real data sets; each is a function here that gives a :class:`Dataset`.
+
+    ``survival_cohort(name)`` gives more of them.
+    """
     return _SETS
 
 
