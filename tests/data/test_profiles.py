@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from expressor.core.errors import DataError, GeneError
-from expressor.data.profiles import profiles
+from expressor.data.profiles import check_scale_of_use, profiles
 
 
 def data(names: str = "CAB") -> ad.AnnData:
@@ -48,3 +48,17 @@ def test_gaps_are_refused_otherwise() -> None:
         profiles(adata, allow_gaps=True)
     with pytest.raises(DataError, match="the data hold no expression"):
         profiles(ad.AnnData(obs=adata.obs, var=adata.var))
+
+
+def test_another_scale_is_refused_where_it_is_sure() -> None:
+    logs = ad.AnnData(np.random.default_rng(0).uniform(0, 15, (5, 3)).astype(np.float32))
+    check_scale_of_use(logs, "log2(TPM+1)")
+    counts = ad.AnnData(np.random.default_rng(0).integers(0, 9000, (5, 3)).astype(np.float32))
+    with pytest.raises(DataError, match=r"on another scale than those of the fit; expected log2\(TPM\+1\), got counts"):
+        check_scale_of_use(counts, "log2(TPM+1)")
+    # Small whole numbers may be anything; what is stated is believed.
+    few = ad.AnnData(np.array([[0.0, 3.0], [2.0, 1.0]], dtype=np.float32))
+    check_scale_of_use(few, "log2(TPM+1)")
+    few.uns["unit"] = "counts"
+    with pytest.raises(DataError, match="another scale"):
+        check_scale_of_use(few, "log2(TPM+1)")

@@ -8,6 +8,8 @@ from scipy import sparse
 
 from expressor.core.errors import DataError
 from expressor.core.log import logger
+from expressor.data.keys import UNIT
+from expressor.data.units import check_same_unit, detect_scale, family
 from expressor.genes.vocab import GeneVocab
 
 
@@ -60,3 +62,21 @@ def profiles(adata: AnnData, genes: Iterable[str] | None = None, *, allow_gaps: 
     if not there.all():
         logger.info("%s", found.report())
     return values
+
+
+def check_scale_of_use(adata: AnnData, fitted: str) -> None:
+    """Refuse data that are on another scale than ``fitted``, the unit of the fit.
+
+    A few genes do not always tell their scale. Where ``uns["unit"]`` is silent, only values that can be nothing else than another
+    scale are refused.
+
+    Raises
+    ------
+    DataError
+        The scales differ; the message says how to convert.
+    """
+    if UNIT not in adata.uns:
+        found = detect_scale(adata.X)
+        if not found.sure or family(found.name) == family(fitted):
+            return
+    check_same_unit(fitted, adata)

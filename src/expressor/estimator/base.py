@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
+from sklearn.utils import TransformerTags
 
 from expressor.core import registry
 from expressor.core.card import Card
@@ -24,6 +25,7 @@ from expressor.core.serial import from_plain, read_json, to_plain, write_json
 from expressor.estimator import storage
 from expressor.estimator.errors import NotFittedError
 from expressor.estimator.provenance import environment, provenance
+from expressor.estimator.roles import Encodes
 from expressor.genes.vocab import GeneVocab
 
 
@@ -236,6 +238,12 @@ class Estimator(BaseEstimator, ABC):
         return cls(**(parameters | changes))
 
     # The machinery ---------------------------------------------------------------------------------------------------
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        if isinstance(self, Encodes):
+            tags.transformer_tags = TransformerTags()
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "data_fingerprint_")

@@ -146,9 +146,9 @@ class CoxFit:
     Attributes
     ----------
     coefficients
-        float64 (feature,): log hazard ratios for a unit of each feature.
+        float64 (dim,): log hazard ratios for a unit of each feature.
     covariance
-        float64 (feature, feature): inverse of the penalised information; without penalty the usual estimate of their covariance.
+        float64 (dim, dim): inverse of the penalised information; without penalty the usual estimate of their covariance.
     loss
         Negative log partial likelihood (summed) without the penalty.
     iterations
@@ -157,22 +157,22 @@ class CoxFit:
         Whether they ended because no step improved the objective any more.
     """
 
-    coefficients: Float[Tensor, " feature"]
-    covariance: Float[Tensor, "feature feature"]
+    coefficients: Float[Tensor, " dim"]
+    covariance: Float[Tensor, "dim dim"]
     loss: float
     iterations: int
     converged: bool
 
 
 def fit_cox(
-    x: Float[Tensor, "patient feature"],
+    x: Float[Tensor, "patient dim"],
     time: Float[Tensor, " patient"],
     event: Bool[Tensor, " patient"],
     *,
-    ridge: float | Float[Tensor, " feature"] = 0.0,
+    ridge: float | Float[Tensor, " dim"] = 0.0,
     strata: Tensor | None = None,
     ties: str = "efron",
-    start: Float[Tensor, " feature"] | None = None,
+    start: Float[Tensor, " dim"] | None = None,
     max_iterations: int = 50,
     tolerance: float = 1e-9,
 ) -> CoxFit:
@@ -256,7 +256,7 @@ def _derivatives(parts: list[tuple[Tensor, _RiskSets]], beta: Tensor) -> tuple[T
 
 
 def _weights(eta: Tensor, x: Tensor, sets: _RiskSets) -> tuple[Tensor, Tensor]:
-    """Expected events of each patient, and the mean covariates of what each event is compared with (event, feature)."""
+    """Expected events of each patient, and the mean covariates of what each event is compared with (event, dim)."""
     risk = (eta - eta.max()).exp()
     dead_risk = torch.zeros(len(x), dtype=eta.dtype, device=eta.device)
     dead_risk[sets.dead] = risk[sets.dead]
@@ -316,8 +316,10 @@ class Baseline:
     times: Float[Tensor, " time"]
     cumulative: Float[Tensor, " time"]
 
-    def survival(self, log_risk: Float[Tensor, " patient"], times: Float[Tensor, " at"]) -> Float[Tensor, "patient at"]:
-        """Return the probability of no event up to each of ``times``, float64 (patient, at)."""
+    def survival(
+        self, log_risk: Float[Tensor, " patient"], times: Float[Tensor, " time"]
+    ) -> Float[Tensor, "patient time"]:
+        """Return the probability of no event up to each of ``times``, float64 (patient, time)."""
         place = torch.searchsorted(self.times, times.double().contiguous(), right=True)
         hazard = torch.cat([torch.zeros_like(self.cumulative[:1]), self.cumulative])[place]
         return (-hazard * log_risk.double().exp()[:, None]).exp()
