@@ -12,7 +12,7 @@ from expressor.core.errors import DataError, check_choice
 from expressor.core.log import progress
 
 # What the demo sets beside AGL: the field's strong simple baseline, the trivial answers, and AGL without auxiliaries.
-RIVALS = ("mean", "library", "colour", "ridge", "pgl")
+RIVALS = ("mean", "library", "colour", "ridge", "ridge-context", "pgl")
 MODEL = "dkgsb"
 GRID_UM = 100.0
 

@@ -1,9 +1,13 @@
 """``expressor fit SYSTEM DATA -o DIR``."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -13,8 +17,34 @@ from expressor.core import registry
 from expressor.core.errors import DataError
 
 
+def worded(kind: type) -> type:
+    """Return the parameters of an estimator as a command line can take them.
+
+    A function cannot be typed on a command line, so it is no choice there; the markup of the documentation is taken off the help.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    own = [(one.name, _typed(hints[one.name]), field(default=one.default, default_factory=one.default_factory))
+           for one in fields(kind)]  # fmt: skip
+    made = make_dataclass(kind.__name__, own, kw_only=True)
+    made.__doc__ = _plain(kind.__doc__ or "")
+    return made
+
+
+def _typed(hint: Any) -> Any:
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    return reduce(or_, [one for one in get_args(hint) if get_origin(one) is not Callable and one is not Callable])
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r":\w+:`~?([^`]+)`", r"\1", text)
+    return text.replace("``", "")
+
+
 def _command(kind: type, model: Any) -> type:
     """Return the dataclass of this system's command line: its own parameters beside what every fit takes."""
+    words = worded(kind)
+    model = words(**model.get_params(deep=False))
 
     @dataclass
     class Fit:
@@ -38,7 +68,7 @@ def _command(kind: type, model: Any) -> type:
 
         data: Annotated[str, tyro.conf.Positional]
         out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-        model: Annotated[kind, tyro.conf.arg(name="")] = field(default_factory=lambda: model)  # type: ignore[valid-type]
+        model: Annotated[words, tyro.conf.arg(name="")] = field(default_factory=lambda: model)  # type: ignore[valid-type]
         val: str | None = None
         resume: Path | None = None
         preset: str | None = None
@@ -60,11 +90,12 @@ def main(words: Sequence[str]) -> None:
     out = Path(chosen.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / "config.json").exists():
         raise DataError(f"{out} exists and is not a saved model", fix="Choose a new folder; nothing was changed.")
+    estimator = kind(**{one.name: getattr(chosen.model, one.name) for one in fields(chosen.model)})
     data = read_source(chosen.data)
     val = None if chosen.val is None else read_source(chosen.val)
     with console.status(f"fitting {kind.__name__}"):
-        chosen.model.fit(data, val=val, resume=chosen.resume)
-    console.print(f"saved {kind.__name__} to {chosen.model.save(out)}", markup=False)
+        estimator.fit(data, val=val, resume=chosen.resume)
+    console.print(f"saved {kind.__name__} to {estimator.save(out)}", markup=False)
 
 
 def _preset(words: Sequence[str]) -> str | None:

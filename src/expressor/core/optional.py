@@ -11,7 +11,7 @@ EXTRAS = {
     "slides": ("openslide",),
     "spatial": ("spatialdata",),
     "encoders": ("timm", "transformers"),
-    "report": ("jinja2", "matplotlib", "plotly"),
+    "report": ("jinja2", "matplotlib"),
     "bench": ("dask", "distributed", "scanpy"),
 }
 

@@ -2,24 +2,24 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from anndata import AnnData
 
 from expressor.core.errors import DataError, check_choice, check_range
-from expressor.data.fields import SCALES, expression, expression_sparse, fingerprint
+from expressor.data.fields import SCALES, counts_of, expression, expression_sparse, fingerprint
 from expressor.data.keys import PATIENT, SECTION
 from expressor.genes.ids import detect_namespace
-from expressor.genes.panels import detection_rate, hvg_scores, mean_expression, rank_genes
+from expressor.genes.panels import detection_rate, dispersion, hvg_scores, mean_expression, rank_genes
 from expressor.genes.vocab import GeneVocab
 
-RANKINGS: dict[str, Callable[[Any], np.ndarray]] = {
-    "hvg": hvg_scores,
-    "mean": mean_expression,
-    "detection": detection_rate,
+RANKINGS: dict[str, Callable[[AnnData, str], np.ndarray]] = {
+    "dispersion": lambda train, scale: dispersion(counts_of(train)),
+    "hvg": lambda train, scale: hvg_scores(expression_sparse(train, scale=scale)),
+    "mean": lambda train, scale: mean_expression(expression_sparse(train, scale=scale)),
+    "detection": lambda train, scale: detection_rate(expression_sparse(train, scale=scale)),
 }
-"""Scores by which a recipe may choose genes, each from a log matrix."""
+"""Scores by which a recipe may choose genes, each from training data and a scale."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Recipe:
     scale
         One of :data:`expressor.data.fields.SCALES`.
     ranking
-        One of :data:`RANKINGS`: ``"hvg"`` (normalised dispersion), ``"mean"``, ``"detection"``.
+        One of :data:`RANKINGS`: ``"hvg"`` (dispersion standardised in bins of the mean), ``"dispersion"`` (variance over mean of
+        counts), ``"mean"``, ``"detection"``.
     standardise
         Whether to subtract each gene's mean and divide by its standard deviation, both of the training data.
     """
@@ -64,7 +65,7 @@ class Recipe:
         chosen = pool
         if self.n_genes is not None:
             check_range(self.n_genes, name="n_genes", low=1, integer=True)
-            scores = RANKINGS[self.ranking](expression_sparse(train, scale=self.scale))
+            scores = RANKINGS[self.ranking](train, self.scale)
             scores = scores[train.var_names.get_indexer(pool)] if genes is not None else scores
             usable = int(np.isfinite(scores).sum())
             if usable < self.n_genes:

@@ -15,8 +15,8 @@ from expressor.data import keys
 
 PLAUSIBLE_UM_PER_PX = (0.05, 50.0)
 """From an oil-immersion scan to a low-resolution overview."""
-PITCH_TOLERANCE = 0.2
-"""Relative disagreement between stated and measured pitch that jitter and subsampling may cause."""
+PITCH_TOLERANCE = (0.35, 0.2)
+"""How much narrower and wider than stated the measured pitch may be, relative to it: jitter pulls nearest neighbours together."""
 MAX_GRID_POINTS = 5_000_000
 
 
@@ -241,7 +241,7 @@ def _check_stated_pitch(adata: AnnData, section: str, pitch: float, stated_um: f
     um_per_px = microns_per_pixel(adata, section)
     ratio = pitch * um_per_px / stated_um
     # Too wide a pitch is no proof on a handful of spots, which need not be neighbours.
-    if ratio >= 1 - PITCH_TOLERANCE and (ratio <= 1 + PITCH_TOLERANCE or n_spots < 30):
+    if ratio >= 1 - PITCH_TOLERANCE[0] and (ratio <= 1 + PITCH_TOLERANCE[1] or n_spots < 30):
         return
     fix = "Several spots have one position; correct them."
     if ratio > 0:

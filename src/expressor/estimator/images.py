@@ -1,7 +1,8 @@
 """Image features of tissue: joins an AnnData, its images and an encoder, section by section."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,66 @@ def image_features(
     if features is None:
         raise DataError("there are no spots to encode", got=f"{adata.n_obs} observations")
     return features
+
+
+def feature_blocks(
+    adata: AnnData,
+    *,
+    encoder: str | Sequence[str],
+    patch_um: float | Sequence[float] | None = None,
+    patch_ratios: Sequence[float] = (1.0,),
+    cache: FeatureCache | str | Path | None = "auto",
+) -> list[np.ndarray]:
+    """Encode the image around every spot by several encoders, and at several sizes of the patch.
+
+    Parameters
+    ----------
+    adata
+        As for :func:`image_features`.
+    encoder
+        Names of encoders, or ``"precomputed:<key>"``.
+    patch_um
+        Sides of the patches, micrometres; None for what each encoder was made for.
+    patch_ratios
+        Each side is taken at these multiples. Not used for precomputed features.
+    cache
+        As for :func:`image_features`.
+
+    Returns
+    -------
+    One array an encoder, float32 (spot, dim); the features of all its patch sizes stand side by side.
+
+    Raises
+    ------
+    DataError
+        As :func:`image_features`, or the precomputed features are not one vector a spot.
+    """
+    blocks = []
+    for name in (encoder,) if isinstance(encoder, str) else encoder:
+        if name.startswith(PRECOMPUTED):
+            parts = [_precomputed(adata, name.removeprefix(PRECOMPUTED))]
+        else:
+            model = _loaded(name)
+            stated = patch_um if isinstance(patch_um, Sequence) else (patch_um,)
+            sides = [
+                (model.card.patch_um if side is None else side) * ratio for side in stated for ratio in patch_ratios
+            ]
+            parts = [image_features(adata, encoder=model, patch_um=side, cache=cache) for side in sides]
+        for part in parts:
+            if part.ndim != 2:
+                raise DataError(
+                    f"the features of {name!r} are not one vector a spot",
+                    expected="(spot, dim)",
+                    got=f"shape {part.shape}",
+                )
+        blocks.append(np.hstack(parts))
+    return blocks
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str) -> Encoder:
+    """Return the encoder; a benchmark asks for it some dozen times, and reading its weights takes seconds."""
+    return load_encoder(name)
 
 
 def attach_features(

@@ -2,8 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,7 @@ from expressor.bench.controls.trivial import Control, as_tuple, centre, folds_of
 from expressor.core.errors import check_range
 from expressor.core.rng import stream
 from expressor.data.keys import SECTION
-from expressor.encoders.registry import Encoder
-from expressor.encoders.registry import encoder as load_encoder
-from expressor.estimator.images import PRECOMPUTED, image_features
+from expressor.estimator.images import feature_blocks
 from expressor.metrics import pearson, summarise
 
 ALPHAS = tuple(float(one) for one in 10.0 ** np.arange(-4.0, 4.1, 0.25))
@@ -44,7 +41,7 @@ class EncoderRidge(Control):
     patch_um
         Side of the patches in micrometres; several give features side by side. None for what the encoder was made for.
     patch_ratios
-        The same relative to what the encoder was made for; not used for precomputed features.
+        Multiples of these sides, side by side too; not used for precomputed features.
     shuffled
         Give each training spot the image of another spot of its section: what the procedure yields where there is nothing to learn.
     alphas
@@ -57,7 +54,7 @@ class EncoderRidge(Control):
 
     encoder: str | tuple[str, ...] = "efficientnet_lite0"
     patch_um: float | tuple[float, ...] | None = None
-    patch_ratios: tuple[float, ...] = ()
+    patch_ratios: tuple[float, ...] = (1.0,)
     shuffled: bool = False
     alphas: tuple[float, ...] = ALPHAS
     cache: str | None = "auto"
@@ -97,15 +94,11 @@ class EncoderRidge(Control):
 
     def _features(self, data: AnnData) -> list[np.ndarray]:
         """Return the features (spot, feature) of each encoder."""
-        blocks = []
-        for name in as_tuple(self.encoder):
-            sides: tuple[Any, ...] = as_tuple(self.patch_um)
-            encoder = name if name.startswith(PRECOMPUTED) else _loaded(name)
-            if self.patch_ratios and not isinstance(encoder, str):
-                sides = tuple(encoder.card.patch_um * ratio for ratio in self.patch_ratios)
-            parts = [image_features(data, encoder=encoder, patch_um=side, cache=self.cache) for side in sides]
-            blocks.append(np.hstack(parts).astype(np.float64))
-        return blocks
+        found = feature_blocks(
+            data, encoder=as_tuple(self.encoder), patch_um=as_tuple(self.patch_um), patch_ratios=self.patch_ratios,
+            cache=self.cache,
+        )  # fmt: skip
+        return [block.astype(np.float64) for block in found]
 
     def _score(self, blocks: list[np.ndarray], targets: np.ndarray, sections: np.ndarray) -> np.ndarray:
         """Return for each penalty the mean correlation on left-out parts of the training data."""
@@ -121,12 +114,6 @@ class EncoderRidge(Control):
                 score = summarise(pearson(targets[out], projected @ one, sections[out])).value
                 total[i] += 0.0 if np.isnan(score) else score
         return total / len(held_out)
-
-
-@lru_cache(maxsize=4)
-def _loaded(name: str) -> Encoder:
-    """Return the encoder; a grid of controls fits it some dozen times, and reading its weights takes seconds."""
-    return load_encoder(name)
 
 
 def _apply(transforms: tuple[str, ...], blocks: list[np.ndarray]) -> list[np.ndarray]:

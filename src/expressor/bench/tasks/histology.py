@@ -91,6 +91,7 @@ PROTOCOLS = (
 )
 
 RIDGE = "ridge"
+CONTEXT = "ridge-context"
 ENCODER = "efficientnet_lite0"
 
 
@@ -132,7 +133,7 @@ class Histology(Task):
                    needs="the library size of the test spots"),
             Method("colour", "colour descriptor + ridge", "control", EncoderRidge, {"encoder": "colour"}, seeded=False),
             Method(RIDGE, "encoder + ridge", "control", EncoderRidge, seeded=False),
-            Method("ridge-context", "encoder and colour at 3 patch sizes + ridge", "control", EncoderRidge,
+            Method(CONTEXT, "encoder and colour at 3 patch sizes + ridge", "control", EncoderRidge,
                    {"encoder": (protocol.parameters.get("encoder", ENCODER), "colour"), "patch_ratios": (0.75, 1.0, 1.5)},
                    seeded=False),
         )  # fmt: skip
@@ -229,9 +230,11 @@ class Histology(Task):
         }
 
     def summarise(self, protocol: Protocol, cells: Iterable[Cell], methods: tuple[Method, ...]) -> pd.DataFrame:
-        """Return means with intervals over sections and patients, and differences from ridge and from the best of PGL and all."""
+        """Return means with intervals over sections and patients, and differences from both ridges and the best of PGL and all."""
         shared = protocol.split["kind"] == "random-spots"
-        return summarise_sections(cells, methods, references=((RIDGE,), ("pgl", "all")), folds_share_sections=shared)
+        return summarise_sections(
+            cells, methods, references=((RIDGE,), (CONTEXT,), ("pgl", "all")), folds_share_sections=shared
+        )
 
 
 def choose_targets(train: AnnData, n: int) -> tuple[str, ...]:

@@ -51,6 +51,8 @@ def learning(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the mean correlation on the validation spots, ``val_pcc``, along training."""
     ax = new_axes(ax, width=4.4, height=2.6)
     known = pd.Series(dtype=float)
+    if "stage" in history.columns and (history["stage"] == "select").any():
+        history = history[history["stage"] == "select"]
     if "val_pcc" in history.columns:
         known = pd.to_numeric(history["val_pcc"], errors="coerce").dropna()
     if known.empty:

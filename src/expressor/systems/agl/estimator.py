@@ -13,13 +13,12 @@ from expressor.core.errors import DataError, check_choice, check_range
 from expressor.data import fields, keys
 from expressor.data.spatial import coordinates, grid, section_of, sections
 from expressor.estimator.base import Estimator, State
-from expressor.estimator.images import PRECOMPUTED, image_features
+from expressor.estimator.images import PRECOMPUTED
 from expressor.estimator.roles import Predicts
 from expressor.genes.vocab import GeneVocab
 from expressor.metrics import evaluate
-from expressor.systems.agl import fitting, selection
+from expressor.systems.agl import fitting, inputs, selection
 from expressor.systems.agl.calibration import SHOWN_COVERAGE, half_width_at
-from expressor.systems.agl.inputs import iterate_patches
 from expressor.systems.agl.training import Member, average
 from expressor.train.plan import TrainPlan
 
@@ -51,9 +50,14 @@ class AGL(Estimator, Predicts):
     min_spots
         Auxiliary genes are detected in at least so many training spots, >= 1.
     encoder
-        Image encoder (see :func:`expressor.encoders.encoders`), or ``"precomputed:<key>"`` for features in ``obsm[key]``.
+        Image encoder (see :func:`expressor.encoders.encoders`), or ``"precomputed:<key>"`` for features in ``obsm[key]``; several
+        give features side by side, all encoders weighing alike.
     patch_um
         Side of the image patch, um; by default what the encoder was made for.
+    patch_ratios
+        Sizes of the patches relative to that, > 0; the features of several stand side by side. Not used for precomputed features.
+    square_root
+        Take the signed square root of the features: means of rectified activations have long tails.
     trunk
         ``"features"``: a trained trunk on fixed features of the encoder. ``"encoder"``: the encoder itself is trained along
         (the paper's; needs a GPU at any real size).
@@ -75,6 +79,9 @@ class AGL(Estimator, Predicts):
         Spots of a batch of the bi-level update, >= 3.
     warm_start
         Start the inner steps from the training optimiser's moments; the authors start afresh.
+    compare_ends
+        Only for ``"dkgsb"``: set the learnt cut beside no auxiliary gene and all of them, each trained alike, and go on with what
+        is best on the spots that select.
     split
         How training spots are divided into those that fit, select (the cut) and stop (the training): ``"sections"``,
         ``"blocks"`` of tissue, ``"random"`` spots as in the paper, or ``"auto"`` (sections where there are five).
@@ -122,8 +129,10 @@ class AGL(Estimator, Predicts):
     auxiliaries: Auxiliaries = "dkgsb"
     ranking: str | tuple[str, ...] | Callable[..., Any] = "hvg"
     min_spots: int = 3
-    encoder: str = "efficientnet_lite0"
+    encoder: str | tuple[str, ...] = ("efficientnet_lite0", "colour")
     patch_um: float | None = None
+    patch_ratios: tuple[float, ...] = (0.75, 1.0, 1.5)
+    square_root: bool = True
     trunk: Literal["features", "encoder"] = "features"
     components: int = 64
     hidden: int = 0
@@ -134,6 +143,7 @@ class AGL(Estimator, Predicts):
     outer_lr: float = 0.02
     bilevel_batch: int = 128
     warm_start: bool = True
+    compare_ends: bool = True
     split: Literal["auto", "sections", "blocks", "random"] = "auto"
     refit: bool = True
     groups: str = "section"
@@ -158,8 +168,11 @@ class AGL(Estimator, Predicts):
         check_range(self.false_discovery, name="false_discovery", low=0, high=1, open_low=True, open_high=True)
         for name in ("temperature", "outer_lr"):
             check_range(getattr(self, name), name=name, low=0, open_low=True)
-        if self.patch_um is not None:
-            check_range(self.patch_um, name="patch_um", low=0, open_low=True)
+        for one in (*self.patch_ratios, *(() if self.patch_um is None else (self.patch_um,))):
+            check_range(one, name="patch_um and patch_ratios", low=0, open_low=True)
+        for name in ("encoder", "patch_ratios"):
+            if not len(getattr(self, name)):
+                raise DataError(f"{name} is empty", expected="at least one", fix="Leave it out for the default.")
         check_choice(self.target_ranking, selection.TARGET_RANKINGS, name="target_ranking")
         check_choice(self.target_scale, fields.SCALES, name="target_scale")
         check_choice(self.auxiliaries, fitting.AUXILIARIES, name="auxiliaries")
@@ -250,9 +263,10 @@ class AGL(Estimator, Predicts):
             The features are precomputed, so that there is no image to look at.
         """
         self._check_fitted()
-        if self.encoder.startswith(PRECOMPUTED):
-            raise DataError("a grid needs images, and the features were precomputed", got=repr(self.encoder),
-                            fix="Fit with an encoder that sees the images.")  # fmt: skip
+        precomputed = [one for one in inputs.encoder_names(self.encoder) if one.startswith(PRECOMPUTED)]
+        if precomputed:
+            raise DataError("a grid needs images, and the features were precomputed", got=repr(precomputed[0]),
+                            fix="Fit with encoders that see the images.")  # fmt: skip
         points = grid(fields.read(data), section, spacing_um)
         values = self._values(points)
         lower, upper = self._around(points, values, coverage)
@@ -271,13 +285,13 @@ class AGL(Estimator, Predicts):
             raw = average(self._members, self._features(adata))
         else:
             raw = np.empty((adata.n_obs, len(self.target_genes_)))
-            for rows, patches in iterate_patches(adata, fitting.card_of(self), self.patch_um):
+            for rows, patches in inputs.iterate_patches(adata, fitting.card_of(self), self.patch_um):
                 raw[rows] = average(self._members, patches)
         line = self.gene_table_
         return (raw * line["slope"].to_numpy() + line["intercept"].to_numpy()).astype(np.float32)
 
     def _features(self, adata: Any) -> np.ndarray:
-        features = image_features(adata, encoder=self.encoder, patch_um=self.patch_um)
+        features = np.hstack(fitting.features_of(self, adata))
         scaler = self._members[0].scaler
         if scaler is not None and features.shape[1:] != scaler.mean.shape:
             raise DataError(f"the features of {self.encoder!r} are not those of the fit", expected=f"{len(scaler.mean)} features",

@@ -17,10 +17,10 @@ from expressor.core.log import logger, progress
 from expressor.data import fields
 from expressor.data.spatial import section_of
 from expressor.encoders.registry import EncoderCard, encoder_card
-from expressor.estimator.images import PRECOMPUTED, image_features
+from expressor.estimator.images import PRECOMPUTED, feature_blocks
 from expressor.systems.agl import selection
 from expressor.systems.agl.calibration import Calibration, HeldOut, calibrate
-from expressor.systems.agl.inputs import FeatureScaler, Targets, backbone_of, cut_patches
+from expressor.systems.agl.inputs import FeatureScaler, Targets, backbone_of, cut_patches, encoder_names
 from expressor.systems.agl.network import EncoderTrunk, FeatureTrunk, SharedNetwork
 from expressor.systems.agl.training import Member, Phase, Settings, Tissue, Trained, average, train
 from expressor.systems.agl.weighting import FixedWeights, LearntWeights, Threshold, Uncertainty, Weighting
@@ -88,7 +88,6 @@ class Fitting:
     def run(self) -> Fitted:
         """Choose, train, calibrate."""
         chosen = self._search()
-        self._note("select", chosen)
         weights = chosen.weighting.chosen().numpy()
         epochs = max(1, chosen.outcome.best_epoch)
         if self.model.refit:
@@ -109,9 +108,11 @@ class Fitting:
 
     def _gap_um(self) -> float:
         """Return how far apart spots must be for their patches to share no pixels; 0 where features have no patch size."""
-        if self.model.encoder.startswith(PRECOMPUTED):
-            return 0.0
-        return self.model.patch_um or encoder_card(self.model.encoder).patch_um
+        model = self.model
+        seen = [one for one in encoder_names(model.encoder) if not one.startswith(PRECOMPUTED)]
+        sides = [model.patch_um or encoder_card(one).patch_um for one in seen]
+        widest = 1.0 if model.trunk == "encoder" else max(model.patch_ratios)
+        return max(sides, default=0.0) * widest
 
     def _parts(self, val: AnnData | None) -> selection.Parts:
         if val is None:
@@ -142,21 +143,32 @@ class Fitting:
         model = self.model
         if model.trunk == "encoder":
             return cut_patches(adata, card_of(model), model.patch_um)
-        features = image_features(adata, encoder=model.encoder, patch_um=model.patch_um)
-        if features.ndim != 2:
-            raise DataError(
-                "the features are not one vector a spot", expected="(spot, dim)", got=f"shape {features.shape}"
-            )
-        return features
+        blocks = features_of(model, adata)
+        self.blocks = tuple(one.shape[1] for one in blocks)
+        return np.hstack(blocks)
 
     # Training --------------------------------------------------------------------------------------------------------
 
     def _search(self) -> Trained:
         """Find the weights of the auxiliary genes and the number of epochs on the fit, select and stop parts."""
+        weighting: Callable[[SharedNetwork], Weighting] = self._weighting
         if self.model.auxiliaries == "halving" and self.genes.auxiliary:
-            k = self._halve()
-            return self._train("select", self.parts.fit, self.model.plan.epochs, self._cut(k), watched=True)
-        return self._train("select", self.parts.fit, self.model.plan.epochs, self._weighting, watched=True)
+            weighting = self._cut(self._halve())
+        found = self._train("select", self.parts.fit, self.model.plan.epochs, weighting, watched=True)
+        self._note("select", found)
+        return self._better_of_ends(found) if self.model.auxiliaries == "dkgsb" and self.model.compare_ends else found
+
+    def _better_of_ends(self, learnt: Trained) -> Trained:
+        """Return the best of the learnt cut, no auxiliary gene and all of them, by the select part; among equals the fewest genes.
+
+        The threshold moves by what a few genes around it change, and may be caught where a far better end cannot be felt.
+        """
+        tried = [learnt]
+        for k, name in ((0, "no-auxiliaries"), (len(self.genes.auxiliary), "all-auxiliaries")):
+            if k != learnt.weighting.k:
+                tried.append(self._train(name, self.parts.fit, self.model.plan.epochs, self._cut(k), watched=True))
+                self._note(name, tried[-1])
+        return max(tried, key=lambda one: (_select_score(one), -one.weighting.k))
 
     def _refit(self, weights: np.ndarray, epochs: int) -> tuple[list[Member], HeldOut, int]:
         """Predict every group by networks trained on the others, then train the final networks on all spots."""
@@ -204,7 +216,7 @@ class Fitting:
         if self.tissue.has_patches:
             return None
         if self._last_scaler is None or not np.array_equal(self._last_scaler[0], rows):
-            self._last_scaler = rows, FeatureScaler.fit(self.tissue.inputs[rows], self.model.components)
+            self._last_scaler = rows, FeatureScaler.fit(self.tissue.inputs[rows], self.model.components, self.blocks)
         return self._last_scaler[1]
 
     def _digest(self) -> str:
@@ -239,8 +251,7 @@ class Fitting:
             for k in alive:
                 trained = self._train(f"halving-{k}", self.parts.fit, epochs, self._cut(k), watched=True)
                 self._note(f"halving-{k}", trained)
-                best = [one for one in trained.outcome.records if one["epoch"] == trained.outcome.best_epoch]
-                scores[k] = best[0]["select_pcc"] if best else -1.0
+                scores[k] = _select_score(trained)
             # Among equals the smaller k is kept.
             alive = sorted(sorted(alive, key=lambda k: (-scores[k], k))[: (len(alive) + 1) // 2])
             epochs = min(2 * epochs, self.model.plan.epochs)
@@ -265,6 +276,12 @@ class Fitting:
         self.records.append(table)
 
 
+def _select_score(trained: Trained) -> float:
+    """Return the correlation on the select part at the best epoch; -1, which is never best, where there was no epoch."""
+    best = [one for one in trained.outcome.records if one["epoch"] == trained.outcome.best_epoch]
+    return best[0]["select_pcc"] if best else -1.0
+
+
 def _columns(adata: AnnData, wanted: list[str], scale: str) -> sparse.csr_matrix:
     """Return expression of the wanted genes, CSR (spot, gene), in that order; genes that are not measured are 0."""
     values = fields.expression_sparse(adata, scale=scale)
@@ -278,17 +295,42 @@ def _columns(adata: AnnData, wanted: list[str], scale: str) -> sparse.csr_matrix
     return found
 
 
+def features_of(model: "AGL", adata: AnnData) -> list[np.ndarray]:
+    """Return the image features that the model looks at, float32 (spot, dim) an encoder."""
+    blocks = feature_blocks(
+        adata, encoder=model.encoder, patch_um=model.patch_um, patch_ratios=model.patch_ratios
+    )  # fmt: skip
+    if model.square_root:
+        blocks = [np.sign(one) * np.sqrt(np.abs(one)) for one in blocks]
+    return blocks
+
+
+def trained_along(model: "AGL") -> str:
+    """Return the name of the one encoder that is trained along.
+
+    Raises
+    ------
+    DataError
+        There are several, or it cannot be trained.
+    """
+    names = encoder_names(model.encoder)
+    if len(names) > 1:
+        raise DataError('trunk="encoder" trains one encoder', got=f"{len(names)}: {', '.join(names)}",
+                        fix='Name one of them as encoder, or use trunk="features".')  # fmt: skip
+    if names[0].startswith(PRECOMPUTED):
+        backbone_of(names[0], pretrained=False)  # says why it cannot be
+    return names[0]
+
+
 def card_of(model: "AGL") -> EncoderCard:
     """Return the card of the encoder that is trained along."""
-    if model.encoder.startswith(PRECOMPUTED):
-        backbone_of(model.encoder, pretrained=False)  # says why it cannot be
-    return encoder_card(model.encoder)
+    return encoder_card(trained_along(model))
 
 
 def build_network(model: "AGL", dim: int, n_genes: int, *, pretrained: bool = True) -> SharedNetwork:
     """Return a network of the estimator's shape; its start is drawn from torch's generator."""
     if model.trunk == "encoder":
-        backbone, card = backbone_of(model.encoder, pretrained=pretrained)
+        backbone, card = backbone_of(trained_along(model), pretrained=pretrained)
         trunk = EncoderTrunk(backbone, card.dim, mean=card.mean, std=card.std, width=model.factors)
         return SharedNetwork(trunk, model.factors or card.dim, n_genes)
     return SharedNetwork(FeatureTrunk(dim, model.factors, hidden=model.hidden), model.factors, n_genes)
@@ -306,6 +348,14 @@ def rebuild_member(
     return Member(network.eval().requires_grad_(False), scaler)
 
 
+def _features_text(model: "AGL") -> str:
+    names = encoder_names(model.encoder)
+    text = " and ".join(names)
+    if len(model.patch_ratios) > 1 and not all(one.startswith(PRECOMPUTED) for one in names):
+        text += f", at {', '.join(f'{one:g}' for one in model.patch_ratios)} times the usual patch size"
+    return text + (", signed square root" if model.square_root else "")
+
+
 def methods_text(model: "AGL") -> str:
     """Return the methods paragraph for the options of a fitted model."""
     n_targets, n_auxiliary = len(model.target_genes_), len(model.auxiliary_weights_)
@@ -319,9 +369,9 @@ def methods_text(model: "AGL") -> str:
     else:
         ranked = f"{model.ranking} score" if isinstance(model.ranking, str) else "a given list"
     features = (
-        f"{model.components} principal components of the image features ({model.encoder})"
+        f"{model.components} principal components of the image features ({_features_text(model)})"
         if model.trunk == "features"
-        else f"image patches by the encoder {model.encoder}, which was trained along,"
+        else f"image patches by the encoder {trained_along(model)}, which was trained along,"
     )
     ending = (
         f"The final {model.members} network(s) were trained on all {model._n_spots} spots of {model._n_sections} section(s) "

@@ -24,13 +24,16 @@ _DENSE_BYTES = 2**29
 class FeatureScaler:
     """Standardises features and turns them to their principal components, as learnt on the fit part.
 
+    Features come in blocks, one an encoder; each block's variances add up to the same, so that an encoder does not count for more
+    because it gives more numbers.
+
     All components are divided by the spread of the first one: they keep their relative sizes, so that weak directions stay
     weak, and the network sees numbers of a known size.
 
     Attributes
     ----------
     mean, spread
-        (dim,), of the features.
+        (dim,), of the features; the spread also holds the weight of their block.
     components
         (dim, component), orthonormal, strongest first; divided by the first one's spread.
     """
@@ -40,8 +43,17 @@ class FeatureScaler:
     components: np.ndarray
 
     @classmethod
-    def fit(cls, features: np.ndarray, n_components: int) -> "FeatureScaler":
+    def fit(cls, features: np.ndarray, n_components: int, blocks: Sequence[int] = ()) -> "FeatureScaler":
         """Learn from features (spot, dim); at most ``n_components`` components are kept.
+
+        Parameters
+        ----------
+        features
+            (spot, dim).
+        n_components
+            >= 1.
+        blocks
+            Number of features of each block, in their order; one block by default.
 
         Raises
         ------
@@ -56,6 +68,10 @@ class FeatureScaler:
             raise DataError("all image features are constant", got=f"{features.shape[1]} features of {len(features)} spots",
                             fix="Check that patches show the tissue.")  # fmt: skip
         spread = np.where(varies, spread, np.inf)
+        start = 0
+        for size in blocks:
+            part = slice(start, start := start + size)
+            spread[part] *= np.sqrt(max(int(varies[part].sum()), 1))
         scaled = (features - mean) / spread
         # Of the two Gram matrices that have the same eigenvalues the smaller is taken apart, and only its upper end.
         wide = scaled.shape[1] > scaled.shape[0]
@@ -130,6 +146,11 @@ class LazyBatches(Sequence[dict[str, Tensor]]):
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:  # type: ignore[override]
         return self.make(position, self.parts[position])
+
+
+def encoder_names(encoder: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one or several names as a tuple."""
+    return (encoder,) if isinstance(encoder, str) else tuple(encoder)
 
 
 def cut_patches(adata: AnnData, card: EncoderCard, patch_um: float | None) -> np.ndarray:

@@ -90,6 +90,8 @@ class SharedNetwork(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.head = nn.Linear(width, n_genes)
+        # A correlation does not see an offset: it would never get a gradient, which several processes wait for in vain.
+        self.head.bias.requires_grad_(False)
         self.log_variance: nn.Parameter | None
         self.register_parameter("log_variance", None)  # of uncertainty weights, where they are used
 

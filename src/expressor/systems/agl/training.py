@@ -199,9 +199,9 @@ class _Runner:
         )
 
     def identity(self) -> str:
-        """Hash what the run depends on beside the plan: rows, genes, and weights that were found before."""
+        """Hash what the run depends on beside the plan: inputs, rows, genes, and weights that were found before."""
         parts: list[Any] = [self.phase.epochs, self.phase.n_genes, self.tissue.targets.n_genes]
-        arrays = [self.phase.fit, self.phase.select, self.phase.stop, self.weighting.weights().numpy()]
+        arrays = [self.inputs, self.phase.fit, self.phase.select, self.phase.stop, self.weighting.weights().numpy()]
         found = hashlib.sha256(repr(parts).encode())
         for one in arrays:
             found.update(np.ascontiguousarray(one).tobytes())

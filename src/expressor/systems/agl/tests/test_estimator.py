@@ -13,6 +13,7 @@ import expressor as ex
 from expressor.core.errors import DataError, GeneError
 from expressor.data import fields
 from expressor.datasets.examples import example
+from expressor.encoders.registry import encoder_card
 from expressor.systems.agl.estimator import AGL
 
 METHODS = ("dkgsb", "all", "none", "uncertainty", "auxilearn", "amal", "halving")
@@ -71,7 +72,9 @@ def test_the_gene_table_and_the_histories(model: AGL) -> None:
     assert list(table.index) == list(model.target_genes_)
     assert table["trusted"].dtype == bool
     assert ((table["q_value"] <= model.false_discovery) & (table["pcc"] > 0)).eq(table["trusted"]).all()
-    assert set(model.history_["stage"]) == {"select", "held-out-0-0", "held-out-1-0", "final-0"}
+    assert set(model.history_["stage"]) == {
+        "select", "no-auxiliaries", "all-auxiliaries", "held-out-0-0", "held-out-1-0", "final-0"
+    }  # fmt: skip
     assert {"epoch", "loss", "val_pcc", "k", "threshold", "seconds"} <= set(model.history_.columns)
     assert model.k_ == int((model.auxiliary_weights_ >= 0.5).sum())
 
@@ -115,6 +118,21 @@ def test_a_grid_is_denser_than_the_spots(tissue: ad.AnnData, tmp_path: Path, mon
         AGL.preset("tiny").fit(tissue).predict_grid(tissue, "S1", pitch)
 
 
+def test_several_encoders_and_patch_sizes(tissue: ad.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPRESSOR_CACHE", str(tmp_path))
+    options: dict[str, Any] = {"encoder": ("colour", "precomputed:X_simulated"), "patch_ratios": (1.0, 1.5)}
+    model = AGL.preset("tiny", square_root=True, **options).fit(tissue)
+    assert (
+        "colour and precomputed:X_simulated, at 1, 1.5 times the usual patch size, signed square root"
+        in model.describe()
+    )
+    assert len(model._members[0].scaler.mean) == 2 * encoder_card("colour").dim + 16  # type: ignore[union-attr]
+    again = ex.load(model.save(tmp_path / "model"))
+    np.testing.assert_array_equal(again.predict(tissue), model.predict(tissue))
+    with pytest.raises(DataError, match="a grid needs images.*got 'precomputed:X_simulated'"):
+        model.predict_grid(tissue, "S1", 100.0)
+
+
 def test_named_targets_keep_their_order(tissue: ad.AnnData) -> None:
     names = (tissue.var_names[11], tissue.var_names[2])
     model = AGL.preset("tiny", target_genes=names).fit(tissue)
@@ -141,7 +159,7 @@ def test_validation_data_select_and_stop(tissue: ad.AnnData) -> None:
 
 def test_without_a_refit_the_first_network_is_kept(tissue: ad.AnnData) -> None:
     model = AGL.preset("tiny", refit=False).fit(tissue)
-    assert set(model.history_["stage"]) == {"select"}
+    assert set(model.history_["stage"]) == {"select", "no-auxiliaries", "all-auxiliaries"}
     assert len(model._members) == 1
 
 
@@ -172,6 +190,12 @@ def test_a_user_s_ranking_function(tissue: ad.AnnData, tmp_path: Path) -> None:
         ({"encoder": "precomputed:X_simulatd"}, "no precomputed features.*nearest: 'X_simulated'"),
         ({"groups": "patiant"}, "no complete column 'patiant'; nearest: 'patient'"),
         ({"trunk": "encoder"}, "cannot be trained along"),
+        (
+            {"trunk": "encoder", "encoder": ("colour", "efficientnet_lite0")},
+            'trunk="encoder" trains one encoder; got 2: colour',
+        ),
+        ({"encoder": ()}, "encoder is empty"),
+        ({"patch_ratios": (1.0, 0.0)}, "patch_um and patch_ratios is out of range"),
     ],
 )
 def test_wrong_parameters_are_refused(tissue: ad.AnnData, changes: dict[str, Any], message: str) -> None:

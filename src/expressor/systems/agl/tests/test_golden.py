@@ -1,7 +1,7 @@
 """Numbers of one small fit, kept: a change of any of them is a change of the method, and must be meant.
 
-Made with preset "tiny" on ``datasets.example("histology")``, seed 0, one thread, x86-64, torch 2.13.0, NumPy 2.4.6 and SciPy
-1.17.1. To make them again after a change that is meant, run the fit below and copy what it prints.
+Made with preset "tiny", the learnt cut taken as it is, on ``datasets.example("histology")``, seed 0, one thread, x86-64, torch
+2.13.0, NumPy 2.4.6 and SciPy 1.17.1. To make them again after a change that is meant, run the fit below and copy what it prints.
 """
 
 import os
@@ -31,7 +31,7 @@ def test_a_small_fit_gives_the_kept_numbers() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = AGL.preset("tiny").fit(example("histology"))
+        model = AGL.preset("tiny", compare_ends=False).fit(example("histology"))
         predicted = model.predict(example("histology", seed=1)).iloc[:3].to_numpy()
     finally:
         torch.set_num_threads(before)
@@ -54,7 +54,7 @@ def test_real_tissue_reaches_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyP
     train, test = adata[adata.obs["section"] != "C5"].copy(), adata[adata.obs["section"] == "C5"].copy()
     model = AGL(permutations=99).fit(train)
     measured = fields.expression(test, model.target_genes_, scale="log1p_cp10k")
-    assert summarise(pearson(measured, model.predict(test).to_numpy())).value > 0.29
+    assert summarise(pearson(measured, model.predict(test).to_numpy())).value > 0.33
     lower, upper = model.predict_interval(test)
     assert ((measured >= lower.to_numpy()) & (measured <= upper.to_numpy())).mean() == pytest.approx(0.9, abs=0.05)
     assert model.gene_table_["trusted"].mean() > 0.8

@@ -19,13 +19,13 @@ def one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def fit(seed: int, *, auxiliaries: Any = "dkgsb", epochs: int = 80, **simulation: Any) -> AGL:
+def fit(seed: int, *, auxiliaries: Any = "dkgsb", epochs: int = 80, ends: bool = False, **simulation: Any) -> AGL:
     data = simulate_auxiliaries(seed=seed, **simulation)
     truth = data.uns["truth"]
     model = AGL(
         target_genes=tuple(truth["primary"]), ranking=tuple(truth["ranking"]), auxiliaries=auxiliaries,
         encoder="precomputed:X_simulated", components=48, factors=6, split="blocks", refit=False, members=1,
-        min_spots=1, permutations=9,
+        min_spots=1, permutations=9, compare_ends=ends, square_root=False,
         plan=TrainPlan(lr=0.01, weight_decay=0.1, batch_size=64, epochs=epochs, patience=None, device="cpu"),
     )  # fmt: skip
     return model.fit(data)
@@ -70,3 +70,22 @@ def test_informative_genes_help_and_useless_ones_hurt() -> None:
     }
     assert score["dkgsb"] > score["none"] + 0.01
     assert score["dkgsb"] > score["all"] + 0.05
+
+
+def test_an_end_that_the_threshold_has_not_reached_is_found_by_comparison() -> None:
+    """A few epochs leave the threshold near its start at 120; that none is better shows when none is tried."""
+    alone, compared = fit(0, epochs=12, n_informative=0), fit(0, epochs=12, ends=True, n_informative=0)
+    assert alone.k_ > 60
+    assert compared.k_ == 0
+    stages = compared.history_.groupby("stage", sort=False)["select_pcc"].max()
+    assert list(stages.index) == ["select", "no-auxiliaries", "all-auxiliaries"]
+    assert stages.idxmax() == "no-auxiliaries"
+    assert compared.score(simulate_auxiliaries(seed=0, n_informative=0)) > alone.score(
+        simulate_auxiliaries(seed=0, n_informative=0)
+    )
+
+
+def test_a_learnt_cut_that_is_better_than_both_ends_is_kept() -> None:
+    model = fit(1, ends=True)
+    assert abs(model.k_ - 60) <= 24
+    np.testing.assert_array_equal(model.auxiliary_weights_, fit(1).auxiliary_weights_)

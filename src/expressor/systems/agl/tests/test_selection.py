@@ -146,6 +146,19 @@ def test_scaled_features_are_principal_components() -> None:
         FeatureScaler.fit(np.ones((5, 3)), 2)
 
 
+def test_an_encoder_counts_no_more_for_giving_more_numbers() -> None:
+    """One block's features given eight times over: distances between spots stay as they were."""
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(30, 4)), rng.normal(size=(30, 3)) * 5
+    two[:, 1] = 1.0  # constant: it has no part in its block
+    plain = FeatureScaler.fit(np.hstack([one, two]), 7, (4, 3))(np.hstack([one, two]))
+    wide = np.hstack([one, np.tile(two, 8)])
+    many = FeatureScaler.fit(wide, 7, (4, 24))(wide)
+    np.testing.assert_allclose(many @ many.T, plain @ plain.T, atol=1e-4)
+    alone = FeatureScaler.fit(wide, 7)(wide)
+    assert np.abs(alone @ alone.T - plain @ plain.T).max() > 0.1
+
+
 def test_targets_give_the_same_sparse_or_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     values = sparse.random(9, 12, density=0.3, format="csr", dtype=np.float32, random_state=0)
     rows = np.array([7, 2, 2])
