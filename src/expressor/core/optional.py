@@ -12,7 +12,7 @@ EXTRAS = {
     "spatial": ("spatialdata",),
     "encoders": ("timm", "transformers"),
     "report": ("jinja2", "matplotlib"),
-    "bench": ("dask", "distributed", "scanpy"),
+    "bench": ("dask", "distributed", "scanpy", "xgboost"),
 }
 
 

@@ -1,0 +1,14 @@
+"""All metrics of the package by name: those of spots and sections, of restoration, of labels and of survival."""
+
+from expressor.core.errors import DataError, nearest_names
+from expressor.metrics import classification, restoration, survival
+from expressor.metrics.records import METRICS, Metric
+
+ALL: dict[str, Metric] = METRICS | restoration.RECORDS | classification.RECORDS | survival.RECORDS
+
+
+def record(name: str) -> Metric:
+    """Return the record of the metric ``name``; DataError with the nearest names if there is none."""
+    if name not in ALL:
+        raise DataError(f"no metric is called {name!r}", nearest=nearest_names(name, ALL))
+    return ALL[name]
