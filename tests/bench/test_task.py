@@ -169,3 +169,21 @@ def test_the_hash_of_code_ignores_words_and_sees_changes(tmp_path, monkeypatch):
     assert found[0] == found[1] != found[2]
     assert code_digest("expressor.metrics") != code_digest("expressor.bench")
     assert code_digest("no_such_module_anywhere") == ""
+
+
+def test_a_metric_of_another_task_makes_no_result_stale(tmp_path, monkeypatch):
+    package = tmp_path / "judges"
+    package.mkdir()
+    for name in ("__init__", "genewise", "survival"):
+        (package / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    few = ("__init__", "genewise")
+    code_digest.cache_clear()
+    before = {only: code_digest("judges", only) for only in (None, few)}
+    (package / "survival.py").write_text("NAME = 'other'\n")
+    code_digest.cache_clear()
+    assert code_digest("judges") != before[None]
+    assert code_digest("judges", few) == before[few]
+    (package / "genewise.py").write_text("NAME = 'other'\n")
+    code_digest.cache_clear()
+    assert code_digest("judges", few) != before[few]

@@ -148,7 +148,7 @@ def _prepared(task: Task, protocol: Protocol) -> tuple[str, list[Fold]]:
 
 
 def _key(task: Task, protocol: Protocol, method: Method, fold: str, variant: str, seed: int, fingerprint: str) -> Key:
-    judge = [code_digest("expressor.metrics"), code_digest(type(task).__module__)]
+    judge = [code_digest("expressor.metrics", task.metrics), code_digest(type(task).__module__)]
     decides = [protocol.hash, method.hash, fold, variant, seed, fingerprint, judge]
     return Key(method.name, fold, variant, seed, digest(decides))
 

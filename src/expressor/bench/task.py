@@ -21,6 +21,12 @@ from expressor.core.errors import DataError, nearest_names
 from expressor.core.serial import to_plain
 
 
+METRICS_OF_SECTIONS = (
+    "__init__", "blocks", "bootstrap", "checks", "coverage", "evaluation", "genewise", "multiplicity", "records", "structure",
+)  # fmt: skip
+"""What judges expression of spots in sections."""
+
+
 def digest(value: object) -> str:
     """Return 12 hex digits of the SHA-256 of a plain value's canonical JSON."""
     text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -28,10 +34,17 @@ def digest(value: object) -> str:
 
 
 @cache
-def code_digest(module: str) -> str:
+def code_digest(module: str, only: tuple[str, ...] | None = None) -> str:
     """Return a hash of the code of a module, or of all modules of a package but its tests; comments and docstrings do not count.
 
     A result that was made by other code is not taken for one of this code.
+
+    Parameters
+    ----------
+    module
+        Dotted name of a module or a package.
+    only
+        Names of those modules of the package that count; all when not given.
     """
     try:
         spec = find_spec(module)
@@ -45,6 +58,7 @@ def code_digest(module: str) -> str:
         if path.stem == "__init__"
         else [path]
     )
+    files = [one for one in files if only is None or one.stem in only]
     whole = hashlib.sha256()
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -186,12 +200,15 @@ class Task(ABC):
         Systems whose card has this role and these inputs take part.
     protocols
         By name; the first is the default.
+    metrics
+        The modules of ``expressor.metrics`` that judge. A result is made again where one of them changed, not where another did.
     """
 
     name: str
     role: str
     inputs: str
     protocols: Mapping[str, Protocol]
+    metrics: tuple[str, ...] = METRICS_OF_SECTIONS
 
     @abstractmethod
     def controls(self, protocol: Protocol) -> tuple[Method, ...]:
