@@ -4,7 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 import expressor as ex
@@ -32,6 +34,22 @@ def test_old_models_still_predict_what_they_did(schema: int, tmp_path: Path) -> 
     np.testing.assert_allclose(found.to_numpy(), np.load(folder / "expected.npy"), rtol=1e-5, atol=1e-6)
     again = ex.load(model.save(tmp_path / "model"))
     assert np.array_equal(again.predict(np.load(folder / "input.npy")), found)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_an_old_model_of_tissue_still_predicts_what_it_did(schema: int, tmp_path: Path) -> None:
+    folder = HERE / f"schema-{schema}"
+    model = ex.load(folder / "agl")
+    features = np.load(folder / "agl-input.npy")
+    spots = anndata.AnnData(
+        np.zeros((len(features), 1), dtype=np.float32), obsm={"X_simulated": features},
+        obs=pd.DataFrame(index=[f"spot {i}" for i in range(len(features))]), var=pd.DataFrame(index=["ERBB2"]),
+    )  # fmt: skip
+    found = model.predict(spots)
+    np.testing.assert_allclose(found.to_numpy(), np.load(folder / "agl-expected.npy"), rtol=1e-5, atol=1e-5)
+    assert len(model.gene_table_) == len(model.target_genes_) == found.shape[1]
+    again = ex.load(model.save(tmp_path / "model"))
+    assert np.array_equal(again.predict(spots), found)
 
 
 @pytest.mark.usefixtures("outside")
