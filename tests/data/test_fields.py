@@ -142,9 +142,9 @@ def test_a_misspelt_path_gets_its_neighbours(tmp_path):
 
 
 def test_unknown_suffixes_and_folders_are_told(tmp_path):
-    (tmp_path / "table.csv").write_text("a,b\n")
-    with pytest.raises(DataError, match="the suffix of .*table.csv is not known.*Read tables with pandas"):
-        read(tmp_path / "table.csv")
+    (tmp_path / "table.xlsx").write_text("a,b\n")
+    with pytest.raises(DataError, match="the suffix of .*table.xlsx is not known.*Read other tables with pandas"):
+        read(tmp_path / "table.xlsx")
     with pytest.raises(FormatError, match="is no zarr store"):
         read(tmp_path)
     (tmp_path / "spatial").mkdir()

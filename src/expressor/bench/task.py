@@ -20,7 +20,6 @@ from expressor.core import registry
 from expressor.core.errors import DataError, nearest_names
 from expressor.core.serial import to_plain
 
-
 METRICS_OF_SECTIONS = (
     "__init__", "blocks", "bootstrap", "checks", "coverage", "evaluation", "genewise", "multiplicity", "records", "structure",
 )  # fmt: skip

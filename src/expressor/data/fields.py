@@ -17,6 +17,7 @@ from expressor.core.log import logger
 from expressor.data import files
 from expressor.data.checks import check_counts, check_numeric, check_sparse, check_unique
 from expressor.data.keys import GENE_IDS
+from expressor.data.tabular import is_table, read_table
 from expressor.genes.ids import check_gene_names
 
 SCALES = ("log1p_cp10k", "log1p_counts")
@@ -31,8 +32,9 @@ def read(data: Any, *, genes: Iterable[str] | None = None) -> AnnData:
     Parameters
     ----------
     data
-        An AnnData (also a view, also backed), the path of an ``.h5ad`` file or a zarr folder, a DataFrame (rows are observations,
-        columns genes), or a matrix (NumPy or SciPy sparse) with ``genes``. No genes at all are allowed: tissue to predict on.
+        An AnnData (also a view, also backed), the path of an ``.h5ad`` file, a zarr folder or a text table (CSV, TSV; see
+        :func:`expressor.data.read_table`), a DataFrame (rows are observations, columns genes), or a matrix (NumPy or SciPy
+        sparse) with ``genes``. No genes at all are allowed: tissue to predict on.
     genes
         Names of a matrix's columns. Refused where the data name their genes themselves.
 
@@ -96,10 +98,12 @@ def _read_path(path: Path) -> AnnData:
         files.check_hdf5(path)
         with files.reading(path, "AnnData in HDF5 (h5ad)"):
             adata = anndata.read_h5ad(path)
+    elif is_table(path):
+        return read_table(path)
     else:
         raise DataError(
-            f"the suffix of {path} is not known", expected="an .h5ad file or a zarr folder", got=repr(path.suffix),
-            fix="Read tables with pandas and give the DataFrame.",
+            f"the suffix of {path} is not known", expected="an .h5ad file, a zarr folder, or a .csv or .tsv table",
+            got=repr(path.suffix), fix="Read other tables with pandas and give the DataFrame.",
         )  # fmt: skip
     if not isinstance(adata, AnnData):
         raise FormatError(f"{path} holds no AnnData", got=type(adata).__name__)

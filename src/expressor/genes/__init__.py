@@ -5,7 +5,9 @@ from typing import Any
 
 _HOMES = {
     "Alignment": "vocab",
+    "GeneTable": "matching",
     "GeneVocab": "vocab",
+    "Match": "matching",
     "check_gene_names": "ids",
     "classify": "ids",
     "coexpression": "panels",
@@ -13,6 +15,8 @@ _HOMES = {
     "detection_rate": "panels",
     "dispersion": "panels",
     "hvg_scores": "panels",
+    "human_genes": "matching",
+    "match_genes": "matching",
     "mean_expression": "panels",
     "moran_i": "panels",
     "rank_genes": "panels",
