@@ -64,10 +64,7 @@ def cox_loss(
             f"none of {len(event)} patients has an event", expected="at least one",
             fix="Add follow-up, or merge this group with another.",
         )  # fmt: skip
-    total = torch.zeros((), dtype=torch.float64, device=log_risk.device)
-    for rows in _strata(strata, len(time), time.device):
-        if bool(event[rows].any()):
-            total = total + _stratum_loss(log_risk[rows].double(), time[rows], event[rows], ties)
+    total = PartialLikelihood(time, event, strata=strata, ties=ties).loss(log_risk)
     if mean:
         total = total / event.sum()
     return total.to(log_risk.dtype)
@@ -91,6 +88,61 @@ def _strata(strata: Tensor | None, n: int, device: torch.device) -> Iterator[Ten
     else:
         for one in strata.unique():
             yield torch.nonzero(strata == one).squeeze(1)
+
+
+class PartialLikelihood:
+    """The negative log partial likelihood of one cohort, sorted once, for solvers that evaluate it many times.
+
+    Parameters
+    ----------
+    time, event, strata, ties
+        As for :func:`cox_loss`, which checks them.
+    """
+
+    def __init__(self, time: Tensor, event: Tensor, *, strata: Tensor | None = None, ties: str = "efron") -> None:
+        check_choice(ties, TIES, name="ties")
+        _check(event, time, event, strata)
+        self.n_events = int(event.sum())
+        self._event = event.double()
+        self._parts = [
+            (rows, _risk_sets(time[rows], event[rows], ties))
+            for rows in _strata(strata, len(time), time.device)
+            if bool(event[rows].any())
+        ]
+
+    def loss(self, log_risk: Float[Tensor, " patient"]) -> Float[Tensor, ""]:
+        """Return the loss, summed over events, float64; it can be differentiated."""
+        total = torch.zeros((), dtype=torch.float64, device=log_risk.device)
+        for rows, sets in self._parts:
+            total = total + _stratum_loss(log_risk[rows].double(), sets)
+        return total
+
+    def expected_events(self, log_risk: Float[Tensor, " patient"]) -> Float[Tensor, " patient"]:
+        """Return the number of events that the model expects of each patient up to its time, float64."""
+        expected = torch.zeros(len(log_risk), dtype=torch.float64, device=log_risk.device)
+        for rows, sets in self._parts:
+            eta = log_risk[rows].detach().double()[sets.order]
+            expected[rows[sets.order]] = _expected(eta, sets)
+        return expected
+
+    def residuals(self, log_risk: Float[Tensor, " patient"]) -> Float[Tensor, " patient"]:
+        """Return expected minus observed events of each patient: the gradient of the loss by ``log_risk``."""
+        return self.expected_events(log_risk) - self._event
+
+    def derivatives(
+        self, x: Float[Tensor, "patient dim"], beta: Float[Tensor, " dim"]
+    ) -> tuple[Float[Tensor, " dim"], Float[Tensor, "dim dim"]]:
+        """Return gradient and Hessian of the loss by the coefficients of ``x``, in O(patients x dims^2)."""
+        gradient = torch.zeros_like(beta)
+        hessian = torch.zeros(len(beta), len(beta), dtype=beta.dtype, device=beta.device)
+        for rows, sets in self._parts:
+            mine = x[rows][sets.order]
+            eta = mine @ beta
+            weight = _expected(eta, sets)
+            means = _means(eta, mine, sets)
+            gradient += mine.T @ weight - mine[sets.dead].sum(0)
+            hessian += mine.T @ (mine * weight[:, None]) - means.T @ means
+        return gradient, hessian
 
 
 @dataclass(frozen=True)
@@ -121,11 +173,10 @@ def _risk_sets(time: Tensor, event: Tensor, ties: str) -> _RiskSets:
     return _RiskSets(order, last[times], n_events, of_event, fraction, dead)
 
 
-def _stratum_loss(log_risk: Tensor, time: Tensor, event: Tensor, ties: str) -> Tensor:
-    sets = _risk_sets(time, event, ties)
+def _stratum_loss(log_risk: Tensor, sets: _RiskSets) -> Tensor:
     eta = log_risk[sets.order]
     at_risk = torch.logcumsumexp(eta, dim=0)[sets.last][sets.group]
-    if ties == "efron":
+    if bool(sets.fraction.any()):
         # Of d events at one time, the l-th is compared with a risk set from which l / d of them have gone.
         peak = torch.full_like(sets.n_events, -torch.inf, dtype=eta.dtype)
         peak = peak.scatter_reduce(0, sets.group, eta[sets.dead].detach(), reduce="amax")
@@ -209,18 +260,16 @@ def fit_cox(
     x = x.detach().double()
     x = x - x.mean(0)
     beta = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device) if start is None else start.detach().double()
-    parts = [(x[rows], _risk_sets(time[rows], event[rows], ties)) for rows in _strata(strata, len(x), x.device)
-             if bool(event[rows].any())]  # fmt: skip
+    likelihood = PartialLikelihood(time, event, strata=strata, ties=ties)
 
     def objective(at: Tensor) -> Tensor:
-        loss = cox_loss(x @ at, time, event, strata=strata, ties=ties, mean=False)
-        return loss + 0.5 * (penalty * at.square()).sum()
+        return likelihood.loss(x @ at) + 0.5 * (penalty * at.square()).sum()
 
     value, converged, iteration = objective(beta), False, 0
     root = torch.eye(len(beta), dtype=torch.float64, device=x.device)
     while not converged and iteration < max_iterations:
         iteration += 1
-        gradient, hessian = _derivatives(parts, beta)
+        gradient, hessian = likelihood.derivatives(x, beta)
         gradient, hessian = gradient + penalty * beta, hessian + torch.diag(penalty)
         root, info = torch.linalg.cholesky_ex(hessian)
         if info > 0:
@@ -244,35 +293,32 @@ def fit_cox(
     return CoxFit(beta, torch.cholesky_inverse(root), loss, iteration, converged)
 
 
-def _derivatives(parts: list[tuple[Tensor, _RiskSets]], beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient and Hessian of the negative log partial likelihood, in O(patients x features^2)."""
-    gradient, hessian = torch.zeros_like(beta), torch.zeros(len(beta), len(beta), dtype=beta.dtype, device=beta.device)
-    for x, sets in parts:
-        x, eta = x[sets.order], x[sets.order] @ beta
-        weight, means = _weights(eta, x, sets)
-        gradient += x.T @ weight - x[sets.dead].sum(0)
-        hessian += x.T @ (x * weight[:, None]) - means.T @ means
-    return gradient, hessian
-
-
-def _weights(eta: Tensor, x: Tensor, sets: _RiskSets) -> tuple[Tensor, Tensor]:
-    """Expected events of each patient, and the mean covariates of what each event is compared with (event, dim)."""
+def _totals(eta: Tensor, sets: _RiskSets) -> tuple[Tensor, Tensor]:
+    """Risk of each patient, and the summed risk that each event is compared with, both over the largest risk."""
     risk = (eta - eta.max()).exp()
-    dead_risk = torch.zeros(len(x), dtype=eta.dtype, device=eta.device)
-    dead_risk[sets.dead] = risk[sets.dead]
     gone = torch.zeros_like(sets.n_events, dtype=eta.dtype).index_add(0, sets.group, risk[sets.dead])
-    total = risk.cumsum(0)[sets.last][sets.group] - sets.fraction * gone[sets.group]
+    return risk, risk.cumsum(0)[sets.last][sets.group] - sets.fraction * gone[sets.group]
+
+
+def _expected(eta: Tensor, sets: _RiskSets) -> Tensor:
+    """Expected events of each patient, in the order of the risk sets."""
+    risk, total = _totals(eta, sets)
     inverse = 1.0 / total
     # A patient is in the comparisons of all events up to its own time: a sum from the end of the order.
-    starts = torch.zeros(len(x), dtype=eta.dtype, device=eta.device)
+    starts = torch.zeros(len(eta), dtype=eta.dtype, device=eta.device)
     starts.index_add_(0, sets.last[sets.group], inverse)
     weight = risk * starts.flip(0).cumsum(0).flip(0)
-    lost = torch.zeros_like(gone).index_add(0, sets.group, sets.fraction * inverse)
+    lost = torch.zeros_like(sets.n_events, dtype=eta.dtype).index_add(0, sets.group, sets.fraction * inverse)
     weight[sets.dead] -= risk[sets.dead] * lost[sets.group]
+    return weight
+
+
+def _means(eta: Tensor, x: Tensor, sets: _RiskSets) -> Tensor:
+    """Mean covariates of what each event is compared with, (event, dim)."""
+    risk, total = _totals(eta, sets)
     sums = (risk[:, None] * x).cumsum(0)[sets.last]
     of_dead = torch.zeros_like(sums).index_add(0, sets.group, risk[sets.dead, None] * x[sets.dead])
-    means = (sums[sets.group] - sets.fraction[:, None] * of_dead[sets.group]) * inverse[:, None]
-    return weight, means
+    return (sums[sets.group] - sets.fraction[:, None] * of_dead[sets.group]) / total[:, None]
 
 
 def expected_events(
@@ -287,15 +333,8 @@ def expected_events(
 
     ``event - expected_events`` are the martingale residuals, and the gradient of the log partial likelihood by ``log_risk``.
     """
-    check_choice(ties, TIES, name="ties")
     _check(log_risk, time, event, strata)
-    expected = torch.zeros(len(time), dtype=torch.float64, device=log_risk.device)
-    for rows in _strata(strata, len(time), time.device):
-        if bool(event[rows].any()):
-            sets = _risk_sets(time[rows], event[rows], ties)
-            eta = log_risk[rows].detach().double()[sets.order]
-            expected[rows[sets.order]] = _weights(eta, eta[:, None], sets)[0]
-    return expected
+    return PartialLikelihood(time, event, strata=strata, ties=ties).expected_events(log_risk)
 
 
 # Survival curves ---------------------------------------------------------------------------------------------------------
