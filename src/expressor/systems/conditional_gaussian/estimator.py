@@ -205,10 +205,9 @@ class ConditionalGaussian(Estimator, Imputes, Encodes):
 
     def _evaluate(self, adata: Any) -> pd.DataFrame:
         check_scale_of_use(adata, self.unit_)
-        table = self.gene_table_
         return judge_restoration(
-            self.impute, adata, self.genes_in_, table["mean"].to_numpy(), table["scale"].to_numpy(),
-            bounds=self.impute_interval, seed=self.random_state,
+            self.impute, adata, self.genes_in_, scale=self.gene_table_["scale"].to_numpy(), bounds=self.impute_interval,
+            seed=self.random_state,
         )  # fmt: skip
 
     def _annotations(self, adata: Any, key: str) -> Mapping[str, Mapping[str, Any]]:

@@ -241,7 +241,9 @@ class PenalisedCox(Estimator, Survives):
         self._table, self.out_of_fold_ = state.arrays["table"], state.arrays["out_of_fold_"]
         self.coefficients_ = self._table["coefficient"]
         self._baselines = {
-            one: Baseline(torch.from_numpy(state.arrays[f"times{one}"]), torch.from_numpy(state.arrays[f"cumulative{one}"]))
+            one: Baseline(
+                torch.from_numpy(state.arrays[f"times{one}"]), torch.from_numpy(state.arrays[f"cumulative{one}"])
+            )
             for one in state.values["baselines"]
         }
 

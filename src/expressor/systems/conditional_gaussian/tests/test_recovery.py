@@ -58,7 +58,7 @@ def test_gaps_in_the_fit_cost_little(fitted: ConditionalGaussian) -> None:
     holed = simulate_bulk(n_patients=300, n_genes=60, n_types=1, seed=0, missing=0.3)
     model = ConditionalGaussian().fit(holed)
     new = simulate_bulk(n_patients=200, n_genes=60, n_types=1, seed=1)
-    whole, part = (one.evaluate(new).set_index("metric").loc["rmse", "value"] for one in (fitted, model))
+    whole, part = (one.evaluate(new).set_index("metric").loc["restoration_rmse", "value"] for one in (fitted, model))
     assert part < 1.05 * whole
     assert "missing values were filled in" in model.describe()
     assert not np.isnan(model.impute(holed)).any()
@@ -66,10 +66,10 @@ def test_gaps_in_the_fit_cost_little(fitted: ConditionalGaussian) -> None:
 
 def test_the_table_of_evaluate(fitted: ConditionalGaussian) -> None:
     table = fitted.evaluate(simulate_bulk(n_patients=200, n_genes=60, n_types=1, seed=1)).set_index("metric")
-    assert list(table.index) == ["explained", "rmse", "pearson", "coverage"]
+    assert list(table.index) == ["gene_r", "restoration_rmse", "restoration_coverage"]
     assert bool(((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all())
-    assert 0.5 < table.loc["explained", "value"] < 1
-    assert table.loc["coverage", "value"] == pytest.approx(0.9, abs=0.04)
+    assert 0.6 < table.loc["gene_r", "value"] < 1
+    assert table.loc["restoration_coverage", "value"] == pytest.approx(0.9, abs=0.04)
 
 
 def test_uncalibrated_intervals_are_those_of_the_normal_distribution() -> None:
@@ -128,7 +128,7 @@ def test_a_constant_gene_is_restored_to_its_value() -> None:
     gene = data.var_names[7]
     seen = data[:, [name for name in data.var_names if name != gene]].copy()
     assert (model.impute(seen)[:, model.genes_in_.index_of([gene])] == 3.5).all()
-    assert model.evaluate(data).set_index("metric").loc["rmse", "n_undefined"] == 1
+    assert model.evaluate(data).set_index("metric").loc["restoration_rmse", "n_undefined"] == 1
 
 
 SEEN = [6.0, 7.0, 5.0]
