@@ -80,3 +80,39 @@ def check_scale_of_use(adata: AnnData, fitted: str) -> None:
         if not found.sure or family(found.name) == family(fitted):
             return
     check_same_unit(fitted, adata)
+
+
+def profiles_to_restore(adata: AnnData, genes: Iterable[str], *, unit: str) -> np.ndarray:
+    """Return expression with gaps, for a model that restores them.
+
+    Parameters
+    ----------
+    adata
+        Samples on the scale of the fit.
+    genes
+        The genes of the fit; those that the data lack are NaN.
+    unit
+        The scale of the fit.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (sample, gene), at least one value a sample that is not NaN.
+
+    Raises
+    ------
+    DataError
+        The scale is another, values are infinite, or a sample has no measured gene of the fit.
+    GeneError
+        None of the genes is in the data.
+    """
+    check_scale_of_use(adata, unit)
+    values = profiles(adata, genes, allow_gaps=True)
+    empty = np.isnan(values).all(axis=1)
+    if empty.any():
+        raise DataError(
+            f"{int(empty.sum())} of {len(values)} samples have no measured gene of the fit, such as "
+            f"{adata.obs_names[int(empty.argmax())]!r}",
+            fix="Leave them out: nothing can be restored from nothing.",
+        )
+    return values

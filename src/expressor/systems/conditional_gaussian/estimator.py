@@ -11,7 +11,7 @@ import torch
 
 from expressor.core.errors import DataError, check_choice, check_range
 from expressor.data import fields
-from expressor.data.profiles import check_scale_of_use, profiles
+from expressor.data.profiles import profiles, profiles_to_restore
 from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.restoring import judge_restoration
@@ -179,17 +179,7 @@ class ConditionalGaussian(Estimator, Imputes, Encodes):
         return found.numpy().astype(np.float32)
 
     def _values(self, data: Any) -> torch.Tensor:
-        adata = fields.read(data)
-        check_scale_of_use(adata, self.unit_)
-        values = profiles(adata, self.genes_in_, allow_gaps=True)
-        empty = np.isnan(values).all(axis=1)
-        if empty.any():
-            raise DataError(
-                f"{int(empty.sum())} of {len(values)} samples have no measured gene of the fit, such as "
-                f"{adata.obs_names[int(empty.argmax())]!r}",
-                fix="Leave them out: nothing can be restored from nothing.",
-            )
-        return torch.from_numpy(values)
+        return torch.from_numpy(profiles_to_restore(fields.read(data), self.genes_in_, unit=self.unit_))
 
     def _restored(self, data: Any, *, variance: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return where values were measured, the full table, and variances of what was restored."""
@@ -204,7 +194,6 @@ class ConditionalGaussian(Estimator, Imputes, Encodes):
     # What the base class asks for --------------------------------------------------------------------------------------
 
     def _evaluate(self, adata: Any) -> pd.DataFrame:
-        check_scale_of_use(adata, self.unit_)
         return judge_restoration(
             self.impute, adata, self.genes_in_, scale=self.gene_table_["scale"].to_numpy(), bounds=self.impute_interval,
             seed=self.random_state,
