@@ -21,7 +21,7 @@ def row(name: str, value: float, draws: Any, patients: np.ndarray, *, n: int, n_
     Parameters
     ----------
     name
-        The metric's name in :data:`expressor.metrics.catalogue.ALL`.
+        The metric's name in ``expressor.metrics.catalogue.ALL``.
     value, draws
         The metric on all patients, and on each resample of them.
     patients

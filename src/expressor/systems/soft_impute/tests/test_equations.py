@@ -32,7 +32,9 @@ def test_alternation_ends_where_thresholding_does(shape: tuple[int, int]) -> Non
     found = completion.complete(Z, known, 2.0, rank=15, tolerance=1e-14, max_rounds=3000)
     torch.testing.assert_close(found.A @ found.B.T, expected, atol=5e-5, rtol=0.0)
     of_table = equations.nuclear_objective(Z, known, found.A @ found.B.T, 2.0)
-    torch.testing.assert_close(equations.factor_objective(Z, known, found.A, found.B, 2.0), of_table, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        equations.factor_objective(Z, known, found.A, found.B, 2.0), of_table, rtol=1e-6, atol=1e-6
+    )
     for shift in (-0.02, 0.02):
         worse = equations.nuclear_objective(Z, known, expected * (1 + shift), 2.0)
         assert float(worse) > float(of_table)
