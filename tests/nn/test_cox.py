@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expressor.core.errors import DataError
-from expressor.nn.cox import Baseline, breslow_baseline, cox_loss, expected_events, fit_cox
+from expressor.nn.cox import (
+    Baseline,
+    breslow_baseline,
+    calibrate_risk,
+    cox_loss,
+    expected_events,
+    fit_cox,
+)
 
 
 def cohort(n: int, *, features: int = 3, seed: int = 0, ties: bool = True) -> tuple[torch.Tensor, ...]:
@@ -190,3 +197,18 @@ def test_many_patients_take_no_square_of_memory() -> None:
     eta = x[:, 0].clone().requires_grad_()
     cox_loss(eta, time, event).backward()
     assert fit_cox(x, time, event).converged
+
+
+def test_risks_are_stretched_to_what_held_out_patients_showed() -> None:
+    x, time, event = cohort(2000, ties=False)
+    risk = x[:, 0] - 0.5 * x[:, 2]
+    slope, baselines = calibrate_risk(3 * risk, time, event)
+    assert slope == pytest.approx(1 / 3, rel=0.1)
+    assert list(baselines) == [-1]
+    assert calibrate_risk(-risk, time, event)[0] == 0.0
+    assert calibrate_risk(torch.zeros(2000), time, event)[0] == 0.0
+    strata = torch.arange(2000) % 2
+    later = torch.where(strata == 1, 4 * time, time)
+    _, baselines = calibrate_risk(risk, later, event, strata=strata)
+    half = [float(baselines[one].survival(torch.zeros(1), torch.tensor([10.0]))) for one in (0, -1, 1)]
+    assert half == sorted(half)

@@ -384,3 +384,41 @@ def breslow_baseline(
     jumps = (sets.n_events * (-at_risk).exp()).flip(0)
     times = time[sets.order][sets.last].double().flip(0)
     return Baseline(times.contiguous(), jumps.cumsum(0))
+
+
+def calibrate_risk(
+    log_risk: Float[Tensor, " patient"],
+    time: Float[Tensor, " patient"],
+    event: Bool[Tensor, " patient"],
+    *,
+    strata: Tensor | None = None,
+    ties: str = "efron",
+) -> tuple[float, dict[int, Baseline]]:
+    """Fit to out-of-fold log risks what turns a risk into a curve: a slope, and baselines.
+
+    Parameters
+    ----------
+    log_risk
+        Of patients that the models behind it did not see.
+    time, event, strata, ties
+        As for :func:`cox_loss`.
+
+    Returns
+    -------
+    slope
+        By which log risks must be multiplied, in [0, 10]. Where the fit is below 0 the risk is worthless; 0 then gives everyone the
+        curve of the cohort.
+    baselines
+        Of the multiplied risks, by stratum; -1 for all patients together.
+    """
+    slope = 0.0
+    if float(log_risk.std()) > 1e-8:
+        fit = fit_cox(log_risk[:, None], time, event, strata=strata, ties=ties, ridge=1e-6)
+        slope = float(fit.coefficients[0].clamp(0.0, 10.0))
+    baselines = {-1: breslow_baseline(slope * log_risk, time, event)}
+    if strata is not None:
+        for one in strata.unique().tolist():
+            rows = torch.nonzero(strata == one).squeeze(1)
+            if bool(event[rows].any()):
+                baselines[one] = breslow_baseline(slope * log_risk[rows], time[rows], event[rows])
+    return slope, baselines

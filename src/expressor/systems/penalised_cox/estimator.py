@@ -15,10 +15,12 @@ from expressor.data.outcomes import read_outcomes
 from expressor.data.profiles import check_scale_of_use, profiles
 from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.estimator.base import Estimator, State
+from expressor.estimator.inner import inner_folds
+from expressor.estimator.judging import patients_of
 from expressor.estimator.roles import Survives
 from expressor.estimator.surviving import judge_survival
 from expressor.genes.vocab import GeneVocab
-from expressor.nn.cox import TIES, Baseline
+from expressor.nn.cox import TIES, Baseline, calibrate_risk
 from expressor.systems.penalised_cox import equations, fitting
 
 
@@ -105,7 +107,8 @@ class PenalisedCox(Estimator, Survives):
         genes = sorted(map(str, adata.var_names))
         cohort, patients, levels = self._cohort(adata, genes)
         options = self._options()
-        fold = fitting.deal_folds(cohort, patients, self.folds, self.random_state)
+        spread = [cohort.event.numpy(), *([] if cohort.strata is None else [cohort.strata.numpy()])]
+        fold = torch.from_numpy(inner_folds(patients, *spread, folds=self.folds, seed=self.random_state))
         alphas = fitting.first_alphas(cohort, options) if isinstance(self.alpha, str) else [float(self.alpha)]
         choice = fitting.cross_validate(cohort, alphas, fold, options)
         design = fitting.learn_design(cohort.values, options)
@@ -121,7 +124,9 @@ class PenalisedCox(Estimator, Survives):
         )
         self.coefficients_ = self._table["coefficient"]
         risk = choice.risks[choice.best]
-        self.slope_, self._baselines = fitting.calibrate(risk, cohort, self.ties)
+        self.slope_, self._baselines = calibrate_risk(
+            risk, cohort.time, cohort.event, strata=cohort.strata, ties=self.ties
+        )
         self._levels = levels
         self.out_of_fold_ = pd.DataFrame(
             {"log_risk": risk.numpy(), "time": cohort.time.numpy(), "event": cohort.event.numpy()},
@@ -152,11 +157,9 @@ class PenalisedCox(Estimator, Survives):
         if outcomes.strata is not None:
             names, codes = np.unique(outcomes.strata.astype(str), return_inverse=True)
             strata, levels = torch.from_numpy(codes.astype(np.int64)), names.tolist()
-        named = keys.PATIENT in adata.obs and not adata.obs[keys.PATIENT].isna().any()
-        patients = (adata.obs[keys.PATIENT] if named else adata.obs_names.to_series()).astype(str).to_numpy()
         values = torch.from_numpy(profiles(adata, genes)).double()
         cohort = fitting.Cohort(values, torch.from_numpy(outcomes.time), torch.from_numpy(outcomes.event), strata)
-        return cohort, patients, levels
+        return cohort, patients_of(adata), levels
 
     # Using -----------------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from expressor.core.errors import DataError
-from expressor.core.rng import stream
-from expressor.nn.cox import Baseline, PartialLikelihood, breslow_baseline, fit_cox
+from expressor.nn.cox import PartialLikelihood, fit_cox
 from expressor.systems.penalised_cox import equations
 from expressor.systems.penalised_cox.path import alpha_grid, fit_path
 
@@ -112,17 +109,6 @@ def solve(x: Tensor, cohort: Cohort, alphas: list[float], options: Options) -> T
     return torch.stack(found)
 
 
-def deal_folds(cohort: Cohort, patients: np.ndarray, n_folds: int, seed: int) -> Tensor:
-    """Return the fold of each row; rows of one patient stay together, events and strata are spread evenly."""
-    table = pd.DataFrame({"patient": patients, "event": cohort.event.numpy()})
-    table["strata"] = 0 if cohort.strata is None else cohort.strata.numpy()
-    ones = table.groupby("patient", sort=True).agg({"event": "max", "strata": "first"})
-    ones["chance"] = stream(seed, "cox folds").random(len(ones))
-    order = ones.sort_values(["event", "strata", "chance"], ascending=[False, True, True]).index
-    fold = pd.Series(np.arange(len(order)) % n_folds, index=order)
-    return torch.from_numpy(fold.loc[table["patient"]].to_numpy().copy())
-
-
 @dataclass(frozen=True, eq=False)
 class Choice:
     """Penalties tried, what held-out patients say of them, and out-of-fold log risks for each."""
@@ -172,21 +158,3 @@ def first_alphas(cohort: Cohort, options: Options) -> list[float]:
     x = learn_design(cohort.values, options).features(cohort.values)
     likelihood = cohort.likelihood(options.ties)
     return alpha_grid(x, likelihood, options.l1_ratio, n=options.n_alphas, ratio=options.alpha_ratio)
-
-
-def calibrate(risk: Tensor, cohort: Cohort, ties: str) -> tuple[float, dict[int, Baseline]]:
-    """Return the slope by which out-of-fold log risks must be stretched, and baselines by stratum (-1 for all together).
-
-    A slope below 0 says that the risk is worthless; 0 then gives everyone the curve of the cohort.
-    """
-    slope = 0.0
-    if float(risk.std()) > 1e-8:
-        fit = fit_cox(risk[:, None], cohort.time, cohort.event, strata=cohort.strata, ties=ties, ridge=1e-6)
-        slope = float(fit.coefficients[0].clamp(0.0, 10.0))
-    baselines = {-1: breslow_baseline(slope * risk, cohort.time, cohort.event)}
-    if cohort.strata is not None:
-        for one in cohort.strata.unique().tolist():
-            rows = torch.nonzero(cohort.strata == one).squeeze(1)
-            if bool(cohort.event[rows].any()):
-                baselines[one] = breslow_baseline(slope * risk[rows], cohort.time[rows], cohort.event[rows])
-    return slope, baselines

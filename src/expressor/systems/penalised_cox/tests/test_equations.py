@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from expressor.estimator.inner import inner_folds
 from expressor.nn.cox import PartialLikelihood, fit_cox
 from expressor.systems.penalised_cox import equations, fitting, path
 
@@ -101,7 +102,7 @@ def test_the_cross_validated_likelihood_is_a_loop_over_folds() -> None:
     x, time, event = cohort(60, 5)
     options = fitting.Options("ridge", 5, "unit", None, 0.5, 20, 0.05, "efron")
     group = fitting.Cohort(x, time, event, None)
-    fold = fitting.deal_folds(group, np.arange(60).astype(str), 3, 0)
+    fold = torch.from_numpy(inner_folds(np.arange(60), event.numpy(), folds=3, seed=0))
     choice = fitting.cross_validate(group, [0.1], fold, options)
     l_all, l_kept, null = [], [], []
     for k in range(3):
