@@ -87,6 +87,7 @@ def run(
     results = _labelled(results, task, chosen, len(seeds))
     if folder is not None:
         _write(folder, chosen, results)
+        task.keep(chosen, folder)
     return results
 
 
@@ -105,7 +106,7 @@ def judge(task: Task, protocol: Protocol, fold: Fold, method: Method, key: Key) 
     start = time.perf_counter()
     try:
         model = method.build(task.context(protocol, fold, key.variant, key.seed))
-        _fit(model, method, fold)
+        _fit(task, model, method, fold)
         fitted_at = time.perf_counter()
         tables = task.predict(model, seen)
         finished_at = time.perf_counter()
@@ -116,9 +117,9 @@ def judge(task: Task, protocol: Protocol, fold: Fold, method: Method, key: Key) 
     return model, Cell(key, tables=tables, fitted=_numbers(model) | seconds)
 
 
-def _fit(model: Any, method: Method, fold: Fold) -> None:
+def _fit(task: Task, model: Any, method: Method, fold: Fold) -> None:
     if fold.validation is None:
-        model.fit(fold.train)
+        model.fit(task.training(model, fold))
     elif method.kind == "control":
         # A control has no use for a fixed validation part: it tunes inside whatever is not test, so it gets both parts.
         model.fit(_joined(fold))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from expressor.bench.claims import Claim
 from expressor.bench.claims import claims as read_claims
+from expressor.bench.tables_cohorts import HEADLINES, cohort_table
 from expressor.core import registry
 from expressor.metrics import METRICS
 
@@ -54,6 +55,9 @@ def table(results: pd.DataFrame, *, claims: Sequence[Claim] | None = None) -> st
     results = results.fillna(
         {"reference": "", "reference_of": "", "needs": "", "message": "", "level": "", "system": ""}
     )
+    if set(HEADLINES) & set(results["metric"]):
+        protocol: Any = results.attrs.get("protocol")
+        return cohort_table(results, protocol.notes if protocol is not None else ())
     first = results.iloc[0]
     overall = results[(results["section"] == "all") & (results["status"] == "measured")]
     parts = [

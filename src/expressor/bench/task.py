@@ -247,6 +247,14 @@ class Task(ABC):
     def summarise(self, protocol: Protocol, cells: Iterable[Any], methods: tuple[Method, ...]) -> pd.DataFrame:
         """Return the tidy results of all cells: values with intervals, and paired differences."""
 
+    def training(self, model: Any, fold: Fold) -> Any:
+        """Return what an unfitted ``model`` is fitted on: the fold's training data, unless the task has a reason for less."""
+        return fold.train
+
+    def keep(self, protocol: Protocol, folder: Path) -> None:
+        """Write what is to be kept beside the results, such as who was in which fold; nothing by default."""
+        del protocol, folder
+
     def __eq__(self, other: object) -> bool:
         # Tasks hold settings and no data, so a copy that reached another process is the same task.
         return type(self) is type(other) and vars(self) == vars(other)

@@ -20,12 +20,12 @@
 Bulk profiles (rows are samples) keep expression in ``X``, NaN where a value was not measured, on the scale that ``uns[UNIT]``
 names, and in ``obs``:
 
-=================================  ===============================================================================
-``obs[PATIENT]``                   the patient; several samples may share one
-``obs[CANCER_TYPE]``               category: the label of the sample
-``obs[TIME]``, ``obs[EVENT]``      float64 days from the start, more than 0, and bool: whether the event ended them
-``obs[COHORT]``, ``obs[PIPELINE]`` category: the study, and how the values were made; where known
-=================================  ===============================================================================
+==================================  ==============================================================================
+``obs[PATIENT]``                    the patient; several samples may share one
+``obs[CANCER_TYPE]``                category: the label of the sample
+``obs[TIME]``, ``obs[EVENT]``       float64 days from the start, more than 0, and bool: whether the event ended them
+``obs[COHORT]``, ``obs[PIPELINE]``  category: the study, and how the values were made; where known
+==================================  ==============================================================================
 """
 
 SECTION = "section"

@@ -1,0 +1,157 @@
+"""Markdown from the tidy results of tasks on bulk profiles: one table a metric, settings in columns, intervals over patients."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from expressor.metrics.catalogue import record
+
+HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance")
+ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
+NOMINAL = {"restoration_coverage": "→0.9", "d_calibration": ""}
+
+
+def cohort_table(results: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """Return the results of a task on bulk profiles as Markdown.
+
+    Parameters
+    ----------
+    results
+        Tidy results of :func:`expressor.bench.run`.
+    notes
+        Sentences for the end, such as those of the protocol.
+
+    Returns
+    -------
+    str
+        The headline metric with intervals, the other metrics, paired differences, seconds, refusals, and how intervals were made.
+    """
+    first = results.iloc[0]
+    measured = results[results["status"] == "measured"]
+    plain = measured[(measured["reference"] == "") & ~measured["metric"].str.startswith("fitted:")]
+    names = list(dict.fromkeys(plain["metric"]))
+    parts = [f"## {first['task']}: {first['protocol']} (version {first['version']}, hash {first['hash']})"]
+    headline = [name for name in names if name in HEADLINES]
+    for name in headline:
+        parts.append(_metric(results, plain, name, intervals=True))
+    rest = [name for name in names if name not in headline]
+    settings = list(dict.fromkeys(plain["section"]))
+    if len(settings) == 1:
+        parts.append(_beside(plain, rest))
+    else:
+        parts += [_metric(results, plain, name, intervals=False) for name in rest]
+    parts += [_paired(measured), _seconds(measured), _refused(results), _remarks(results, plain, notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(name: str) -> str:
+    known = record(name)
+    return f"{known.title} {NOMINAL.get(name, ARROWS.get(known.direction, ''))}".strip()
+
+
+def _metric(results: pd.DataFrame, plain: pd.DataFrame, name: str, *, intervals: bool) -> str:
+    own = plain[plain["metric"] == name]
+    settings = [str(one) for one in dict.fromkeys(own["section"])]
+    heads = [_title(name)] if settings == ["all"] else settings
+    lines = []
+    for method in dict.fromkeys(results["method"]):
+        about = results[results["method"] == method].iloc[0]
+        rows = own[own["method"] == method].set_index("section")
+        if not intervals and not len(rows):
+            continue
+        cells = [_cell(rows.loc[one], intervals) if one in rows.index else "refused" for one in settings]
+        lines.append([f"{about['title']}{' *' if about['needs'] else ''}", str(about["kind"]), *cells])
+    heading = f"### {_title(name)}\n\n{record(name).meaning}\n\n"
+    return heading + _grid(["method", "kind", *heads], lines)
+
+
+def _cell(row: Any, intervals: bool) -> str:
+    text = _number(row["value"])
+    if intervals and np.isfinite(row["low"]):
+        text += f" [{_number(row['low'])}, {_number(row['high'])}]"
+    return text
+
+
+def _beside(plain: pd.DataFrame, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    lines = []
+    for title, rows in plain.groupby("title", sort=False):
+        values = rows.drop_duplicates("metric").set_index("metric")["value"]
+        lines.append([str(title), *[_number(values.get(one, math.nan)) for one in names]])
+    return "### Other metrics\n\n" + _grid(["method", *[_title(one) for one in names]], lines)
+
+
+def _paired(measured: pd.DataFrame) -> str:
+    paired = measured[measured["reference"] != ""]
+    if not len(paired):
+        return ""
+    titles = measured.drop_duplicates("method").set_index("method")["title"]
+    parts = []
+    for (metric, reference), own in paired.groupby(["metric", "reference"], sort=False):
+        settings = list(dict.fromkeys(own["section"]))
+        lines = []
+        for title, rows in own.groupby("title", sort=False):
+            cells = rows.set_index("section")
+            lines.append([str(title), *[
+                f"{_number(cells.loc[one, 'value'], sign=True)} [{_number(cells.loc[one, 'low'], sign=True)}, "
+                f"{_number(cells.loc[one, 'high'], sign=True)}]" if one in cells.index else "–" for one in settings
+            ]])  # fmt: skip
+        heads = ["difference"] if settings == ["all"] else [str(one) for one in settings]
+        parts.append(
+            f"### {record(str(metric)).title}: difference from {titles.get(str(reference), reference)}, on the same "
+            f"patients\n\n{_grid(['method', *heads], lines)}"
+        )
+    return "\n\n".join(parts)
+
+
+def _seconds(measured: pd.DataFrame) -> str:
+    rows = measured[measured["metric"].isin(["fitted:fit_seconds", "fitted:predict_seconds"])]
+    if not len(rows):
+        return ""
+    lines = [
+        [str(title), *[_number(own.set_index("metric")["value"].get(f"fitted:{one}_seconds", math.nan)) for one in ("fit", "predict")]]
+        for title, own in rows.groupby("title", sort=False)
+    ]  # fmt: skip
+    return "### Seconds a fold\n\n" + _grid(["method", "fit", "predict"], lines)
+
+
+def _refused(results: pd.DataFrame) -> str:
+    refused = results[results["status"] == "refused"].drop_duplicates("method")
+    return "### Refused\n\n" + "\n".join(f"- {row['title']}: {row['message']}" for _, row in refused.iterrows()) if len(refused) else ""
+
+
+def _remarks(results: pd.DataFrame, plain: pd.DataFrame, notes: Sequence[str]) -> str:
+    lines = [
+        f"- \\* {title}: uses {needs}."
+        for title, needs in results[results["needs"] != ""].drop_duplicates("title")[["title", "needs"]].to_numpy()
+    ]
+    made = plain[plain["design"] == "patients"]
+    if len(made):
+        lines.append(
+            f"- In brackets: 95 % percentile interval of a bootstrap of {int(made['n_clusters'].max()):,} patients, on their "
+            "predictions out of fold; differences are of the same resamples. It does not hold the spread that another draw of "
+            "folds or another training set would add."
+        )
+    undefined = plain[plain["n_undefined"] > 0]
+    for metric in dict.fromkeys(undefined["metric"]):
+        worst = undefined[undefined["metric"] == metric]
+        lines.append(f"- {record(str(metric)).title}: up to {int(worst['n_undefined'].max())} of {int(worst['n'].max())} values "
+                     f"are undefined ({record(str(metric)).undefined}) and in no mean.")  # fmt: skip
+    lines += [f"- {note}" for note in notes]
+    return "### Remarks\n\n" + "\n".join(lines) if lines else ""
+
+
+def _number(value: Any, *, sign: bool = False) -> str:
+    if value is None or not np.isfinite(value):
+        return "–"
+    digits = 3 if abs(value) < 100 else 0
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(one.replace("|", "\\|") for one in row) + " |" for row in rows)
