@@ -112,16 +112,19 @@ def _seconds(measured: pd.DataFrame) -> str:
     rows = measured[measured["metric"].isin(["fitted:fit_seconds", "fitted:predict_seconds"])]
     if not len(rows):
         return ""
-    lines = [
-        [str(title), *[_number(own.set_index("metric")["value"].get(f"fitted:{one}_seconds", math.nan)) for one in ("fit", "predict")]]
-        for title, own in rows.groupby("title", sort=False)
-    ]  # fmt: skip
+    lines = []
+    for title, own in rows.groupby("title", sort=False):
+        values = own.set_index("metric")["value"]
+        lines.append(
+            [str(title), *[_number(values.get(f"fitted:{one}_seconds", math.nan)) for one in ("fit", "predict")]]
+        )
     return "### Seconds a fold\n\n" + _grid(["method", "fit", "predict"], lines)
 
 
 def _refused(results: pd.DataFrame) -> str:
     refused = results[results["status"] == "refused"].drop_duplicates("method")
-    return "### Refused\n\n" + "\n".join(f"- {row['title']}: {row['message']}" for _, row in refused.iterrows()) if len(refused) else ""
+    lines = [f"- {row['title']}: {row['message']}" for _, row in refused.iterrows()]
+    return "### Refused\n\n" + "\n".join(lines) if lines else ""
 
 
 def _remarks(results: pd.DataFrame, plain: pd.DataFrame, notes: Sequence[str]) -> str:

@@ -137,7 +137,8 @@ class NoRisk(SurvivingControl):
 class ComponentCox(SurvivingControl):
     """Ridge-penalised Cox regression on principal components of standardised expression.
 
-    The penalty is chosen by the partial likelihood of the patients left out, on the inner folds. Components are those of the training patients, inside each fold.
+    The penalty is chosen by the partial likelihood of the patients left out, on the inner folds. Components are those of the
+    training patients, inside each fold.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ PROTOCOLS = (
         version=1,
         title="Seven TCGA types, one pipeline: random panels of 16, 64 and 256 genes",
         data={"dataset": "tcga_counts7"},
-        split=FIVE,
+        split=FIVE | {"sha256": "240218d262ee"},
         targets={"settings": _settings(16, 64, 256, draws=2)},
         variants=("log2",),
         judging=JUDGING,
@@ -44,7 +44,7 @@ PROTOCOLS = (
         version=1,
         title="Four TCGA types, one pipeline: random panels of 16, 64 and 256 genes",
         data={"dataset": "tcga_toil4"},
-        split=FIVE,
+        split=FIVE | {"sha256": "727622512784"},
         targets={"settings": _settings(16, 64, 256, draws=2)},
         variants=("log2",),
         judging=JUDGING,
@@ -55,7 +55,7 @@ PROTOCOLS = (
         version=1,
         title="Seven TCGA types: 1, 3 and 5 labelled samples a type, random panels of 64 and 1,024 genes",
         data={"dataset": "tcga_counts7"},
-        split=FIVE,
+        split=FIVE | {"sha256": "240218d262ee"},
         targets={"settings": _settings(64, 1024, draws=2, labels=(1, 3, 5))},
         variants=("log2",),
         judging=JUDGING,
@@ -228,7 +228,7 @@ def _label_few(train: AnnData, few: int | None, rng: np.random.Generator) -> Ann
     for one in np.unique(labels):
         rows = order[labels[order] == one]
         kept[rng.choice(rows, size=min(few, len(rows)), replace=False)] = True
-    copy = train.copy()
+    copy = AnnData(train.X, obs=train.obs.copy(), var=train.var.copy(), uns=dict(train.uns))  # the matrix is shared
     copy.obs[LABEL] = pd.Series(labels, index=copy.obs_names).where(kept).astype("category")
     return copy
 
