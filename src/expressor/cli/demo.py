@@ -1,5 +1,6 @@
 """``expressor demo``: the whole of the main job on the tissue that the package ships."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,8 @@ def demo(
         (one, methods[name]) for one in protocol.variants[1:] for name in RIVALS if methods[name].kind == "control"
     ]
     for variant, method in progress(jobs, what="fitting and judging"):
+        if not sys.stderr.isatty():
+            console.print(f"{time.perf_counter() - started:4.0f} s  {method.title}, {variant}", markup=False)
         fitted, cell = runner.judge(task, protocol, fold, method, Key(method.name, fold.name, variant, seed, ""))
         cells.append(cell)
         if method.name == MODEL and variant == protocol.variants[0]:

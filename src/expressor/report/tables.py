@@ -36,7 +36,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     parameters = run.config.get("parameters", {})
     for key, term in (("encoder", "Image encoder"), ("auxiliaries", "Auxiliary genes")):
         if isinstance(parameters, Mapping) and parameters.get(key) is not None:
-            found.append((term, str(parameters[key])))
+            value = parameters[key]
+            found.append((term, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)))
     kept = auxiliaries_kept(run)
     if kept is not None:
         found.append(("Auxiliaries kept", f"{kept:,}"))
