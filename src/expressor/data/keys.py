@@ -26,6 +26,13 @@ names, and in ``obs``:
 ``obs[TIME]``, ``obs[EVENT]``       float64 days from the start, more than 0, and bool: whether the event ended them
 ``obs[COHORT]``, ``obs[PIPELINE]``  category: the study, and how the values were made; where known
 ==================================  ==============================================================================
+
+Single cells (rows are cells) keep raw counts in ``X`` (CSR), and in ``obs``:
+
+=================================  ===============================================================================
+``obs[CELL_TYPE]``                 category: the type of the cell, where known
+``obs[BATCH]``                     category: what was measured together, where known
+=================================  ===============================================================================
 """
 
 SECTION = "section"
@@ -40,6 +47,9 @@ TIME = "time"
 EVENT = "event"
 COHORT = "cohort"
 PIPELINE = "pipeline"
+
+CELL_TYPE = "cell_type"
+BATCH = "batch"
 
 IMAGES = "images"
 HIRES = "hires"

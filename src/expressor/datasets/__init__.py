@@ -17,6 +17,8 @@ _NAMES = {
     "mouse_olfactory_bulb": "bulb",
     "simulate_auxiliaries": "simulate",
     "simulate_bulk": "profiles",
+    "simulate_cells": "cells",
+    "simulate_modules": "cells",
     "simulate_tissue": "simulate",
     "survival_cohort": "bulk",
     "tcga13": "bulk",

@@ -1,4 +1,4 @@
-"""Simulated single cells: types with programmes of their own, and modules of genes and cells as the hypergraph-walk paper has them."""
+"""Simulated single cells: types with programmes of their own, and modules of genes and cells as the paper of DIPHW has them."""
 
 import anndata as ad
 import numpy as np
@@ -113,8 +113,8 @@ def simulate_modules(
 
     Genes and cells are cut into as many equal segments as there are modules. A module is the start of a segment of genes and of the
     segment of cells of the same number, of Poisson sizes that the segment bounds; inside it, ``density_inside`` of the counts are
-    not zero. Elsewhere counts are put into zeros until ``density_outside`` of what lies outside is reached, less the counts inside,
-    as the authors' program does. Last, each ordered pair of modules has, with probability ``share_between``, its block of genes of
+    not zero. Then counts are put into any zeros, those inside modules too, as many as ``density_outside`` of what lies outside less
+    the counts inside, as the authors' program does. Last, each ordered pair of modules has, with probability ``share_between``, its block of genes of
     one and cells of the other *overwritten* at ``density_between``. Cells are shuffled.
 
     Parameters

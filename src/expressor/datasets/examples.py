@@ -10,6 +10,7 @@ from pathlib import Path
 import anndata as ad
 
 from expressor.core.errors import check_choice, check_range
+from expressor.datasets.cells import simulate_cells
 from expressor.datasets.profiles import simulate_bulk
 from expressor.datasets.tissue import simulate_tissue
 
@@ -24,11 +25,12 @@ def example(kind: str, *, seed: int = 0, n: int | None = None) -> ad.AnnData:
     kind
         ``"histology"``: two sections of simulated tissue with pictures, 40 genes and precomputed features in
         ``obsm["X_simulated"]`` (see :func:`expressor.datasets.simulate_tissue`). ``"bulk"``: tumour profiles of 40 genes in
-        log2(TPM+1), one a patient, with three types and survival (see :func:`expressor.datasets.simulate_bulk`).
+        log2(TPM+1), one a patient, with three types and survival (see :func:`expressor.datasets.simulate_bulk`). ``"cells"``: raw
+        counts of 50 genes, CSR, with four cell types and two batches (see :func:`expressor.datasets.simulate_cells`).
     seed
         Seed of the draws.
     n
-        Observations, at least 4: spots a section (42 by default), or patients (60 by default).
+        Observations, at least 4: spots a section (42 by default), patients (60 by default), or cells (80 by default).
 
     Returns
     -------
@@ -57,6 +59,10 @@ def _bulk(seed: int, n: int) -> ad.AnnData:
     return simulate_bulk(n_patients=n, n_genes=40, n_types=3, n_factors=4, seed=seed)
 
 
+def _cells(seed: int, n: int) -> ad.AnnData:
+    return simulate_cells(n_cells=n, n_genes=50, n_types=4, n_batches=2, seed=seed)
+
+
 @cache
 def _folder(seed: int, n: int) -> Path:
     return _root() / f"{n}-{seed}"
@@ -69,4 +75,6 @@ def _root() -> Path:
     return root
 
 
-_KINDS: dict[str, tuple[Callable[[int, int], ad.AnnData], int]] = {"bulk": (_bulk, 60), "histology": (_histology, 42)}
+_KINDS: dict[str, tuple[Callable[[int, int], ad.AnnData], int]] = {
+    "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42),
+}  # fmt: skip

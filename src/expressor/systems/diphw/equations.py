@@ -36,10 +36,10 @@ def gene_weight(gamma: Float[np.ndarray, "cell gene"]) -> Float[np.ndarray, " ge
 )  # fmt: skip
 def preference(gamma: Float[np.ndarray, "row column"], alpha: float) -> Float[np.ndarray, "row column"]:
     """Return each row's probabilities, computed from logarithms; an empty row stays 0, and so does what is 0, whatever alpha."""
-    with np.errstate(divide="ignore"):
-        logs = np.log(gamma)
-    top = logs.max(axis=1, keepdims=True, initial=-np.inf)
-    powers = np.exp(alpha * (logs - np.where(np.isfinite(top), top, 0.0))) * (gamma > 0)
+    there = gamma > 0
+    logs = np.log(gamma, out=np.zeros_like(gamma), where=there)
+    top = logs.max(axis=1, keepdims=True, initial=-1000.0, where=there)
+    powers = np.exp(alpha * (logs - top), out=np.zeros_like(gamma), where=there)
     return _rows_to_one(powers)
 
 
