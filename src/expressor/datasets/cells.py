@@ -113,9 +113,9 @@ def simulate_modules(
 
     Genes and cells are cut into as many equal segments as there are modules. A module is the start of a segment of genes and of the
     segment of cells of the same number, of Poisson sizes that the segment bounds; inside it, ``density_inside`` of the counts are
-    not zero. Then counts are put into any zeros, those inside modules too, as many as ``density_outside`` of what lies outside less
-    the counts inside, as the authors' program does. Last, each ordered pair of modules has, with probability ``share_between``, its block of genes of
-    one and cells of the other *overwritten* at ``density_between``. Cells are shuffled.
+    not zero. Then counts are put into any zeros, those inside modules too, as many as ``density_outside`` of what lies outside
+    less the counts inside, as the authors' program does. Last, each ordered pair of modules has, with probability
+    ``share_between``, its block of genes of one and cells of the other *overwritten* at ``density_between``. Cells are shuffled.
 
     Parameters
     ----------
