@@ -1,0 +1,95 @@
+"""Pre-norm attention blocks: tokens that look at each other, and queries that look at tokens; weights on request."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from expressor.core.errors import DataError, check_range
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention of queries over a memory.
+
+    Parameters
+    ----------
+    dim
+        Width of queries, memory and output.
+    heads
+        Number of heads, >= 1; must divide ``dim``.
+    dropout
+        Share of attention weights left out in training, in [0, 1).
+    """
+
+    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        check_range(heads, name="heads", low=1, integer=True)
+        if dim % heads:
+            raise DataError(f"dim ({dim}) is not a multiple of heads ({heads})", fix="Choose another number of heads.")
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(
+        self, queries: Float[Tensor, "sample query dim"], memory: Float[Tensor, "sample token dim"]
+    ) -> Float[Tensor, "sample query dim"]:
+        """Return what each query takes from the memory."""
+        query, key, value = self._split(queries, memory)
+        taken = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
+        return self.out(taken.transpose(1, 2).flatten(2))
+
+    def weights(
+        self, queries: Float[Tensor, "sample query dim"], memory: Float[Tensor, "sample token dim"]
+    ) -> Float[Tensor, "sample head query token"]:
+        """Return the attention weights, which add up to 1 over the memory's tokens."""
+        query, key, _ = self._split(queries, memory)
+        return torch.softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, dim=-1)
+
+    def _split(self, queries: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        heads = (one.unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in (self.query(queries), key, value))
+        query, key, value = heads
+        return query, key, value
+
+
+class AttentionBlock(nn.Module):
+    """One pre-norm transformer block: attention, then two layers with GELU, each added to what came in.
+
+    Parameters
+    ----------
+    dim
+        Width.
+    heads
+        Attention heads.
+    hidden
+        Units of the hidden layer, >= 1.
+    dropout
+        In [0, 1).
+    """
+
+    def __init__(self, dim: int, heads: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        check_range(hidden, name="hidden", low=1, integer=True)
+        self.before_attention = nn.LayerNorm(dim)
+        self.memory_norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads, dropout=dropout)
+        self.before_layers = nn.LayerNorm(dim)
+        self.layers = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+        self.leave_out = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "sample query dim"],
+        memory: Float[Tensor, "sample token dim"] | None = None,
+    ) -> Float[Tensor, "sample query dim"]:
+        """Return the tokens after one block; without ``memory`` they look at each other, with it at the memory."""
+        normed = self.before_attention(tokens)
+        seen = normed if memory is None else self.memory_norm(memory)
+        tokens = tokens + self.leave_out(self.attention(normed, seen))
+        return tokens + self.leave_out(self.layers(self.before_layers(tokens)))
+
+    def weights(self, tokens: Float[Tensor, "sample token dim"]) -> Float[Tensor, "sample head token token"]:
+        """Return the attention weights among the tokens that come into the block."""
+        normed = self.before_attention(tokens)
+        return self.attention.weights(normed, normed)
