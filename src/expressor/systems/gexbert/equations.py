@@ -6,6 +6,9 @@ source line says. S is the panel of observed genes, T the genes to restore, x an
 from the gene's training mean.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -104,19 +107,14 @@ def gaussian_skip(
 
 @equation(
     "gexbert", "I7",
-    meaning="the shrinkage depends on the size of the panel: log-linear between the sizes at which it was chosen",
-    latex=r"\lambda(m) = \exp \mathrm{lerp}\left(\ln m;\ \ln m_j, \ln \lambda_j\right), \qquad s = \lambda / (1 + \lambda)",
-    fidelity="inferred", source="ours: chosen on patients outside the fold; larger panels need more shrinkage where samples are few",
+    meaning="the shrinkage depends on the size of the panel: that which was chosen at the nearest size on a log scale",
+    latex=r"s = \frac{k_j}{1 + k_j}, \qquad j = \arg\min_j |\ln m - \ln m_j|",
+    fidelity="inferred", source="ours: k_j is chosen on patients outside the fold; large panels of few patients need more",
 )  # fmt: skip
-def panel_shrinkage(m: int, sizes: Float[Tensor, " size"], penalties: Float[Tensor, " size"]) -> float:
-    """Return the shrinkage s for a panel of ``m`` genes; beyond the first and last size that of the nearest."""
-    at = torch.log(torch.tensor(max(m, 1), dtype=torch.float64)).clamp(sizes[0].log(), sizes[-1].log())
-    right = int(torch.searchsorted(sizes.log(), at).clamp(1, max(len(sizes) - 1, 1))) if len(sizes) > 1 else 0
-    left = max(right - 1, 0)
-    span = sizes[right].log() - sizes[left].log()
-    share = (at - sizes[left].log()) / span if span > 0 else torch.zeros_like(at)
-    penalty = torch.exp((1 - share) * penalties[left].log() + share * penalties[right].log())
-    return float(penalty / (1 + penalty))
+def panel_shrinkage(m: int, sizes: Sequence[int], penalties: Sequence[float]) -> float:
+    """Return the shrinkage s for a panel of ``m`` genes from the sizes and the ridge penalties chosen at them."""
+    penalty = penalties[min(range(len(sizes)), key=lambda j: abs(math.log(max(m, 1) / sizes[j])))]
+    return penalty / (1 + penalty)
 
 
 @equation(
@@ -163,7 +161,12 @@ def left_out_residual(
     Z_S: Float[Tensor, "patient token"], Z_T: Float[Tensor, "patient target"], k: float
 ) -> Float[Tensor, "patient target"]:
     """Return the residuals of patients by the ridge regression of the targets on the panel that leaves each of them out."""
-    inner = torch.linalg.cholesky(Z_S.T @ Z_S + k * torch.eye(Z_S.shape[1], dtype=Z_S.dtype))
+    n, m = Z_S.shape
+    if m > n:
+        # The same through patients instead of genes: I - H = k (Z_S Z_S' + k I)^-1.
+        rest = k * torch.linalg.inv(Z_S @ Z_S.T + k * torch.eye(n, dtype=Z_S.dtype))
+        return rest @ Z_T / rest.diagonal()[:, None].clamp_min(1e-6)
+    inner = torch.linalg.cholesky(Z_S.T @ Z_S + k * torch.eye(m, dtype=Z_S.dtype))
     taken = torch.cholesky_solve(Z_S.T, inner)
     leverage = (Z_S * taken.T).sum(1, keepdim=True)
     return (Z_T - Z_S @ (taken @ Z_T)) / (1 - leverage).clamp_min(1e-6)
@@ -193,14 +196,17 @@ def patient_kernel(
     latex=r"q = \inf\left\{q : \frac{1}{n + 1} \sum_i \frac{1}{|H_i|} \#\{g \in H_i : |e_{ig}| \leq q \sigma_{ig}\} \geq c\right\}",
     fidelity="inferred", source="ours; split conformal prediction with patients as groups (Lei et al. 2018, Dunn et al. 2023)",
 )  # fmt: skip
-def patient_quantile(error: Float[Tensor, "sample target"], coverage: float) -> float:
-    """Return q from absolute standardised errors (NaN where a value was not hidden); the largest error where none reaches it."""
+def patient_quantile(error: Float[Tensor, "sample target"], coverage: Sequence[float]) -> Float[Tensor, " level"]:
+    """Return q at each coverage from absolute standardised errors, NaN where a value was not hidden.
+
+    It is the largest error where there are too few patients for the coverage.
+    """
     known = ~error.isnan()
-    share = known / known.sum(1, keepdim=True).clamp_min(1) / (int(known.any(1).sum()) + 1)
-    order = torch.argsort(error[known], stable=True)
-    reached = share[known][order].cumsum(0) >= coverage - 1e-9
-    place = int(reached.to(torch.int64).argmax()) if bool(reached.any()) else len(order) - 1
-    return float(error[known][order][place])
+    share = (known / known.sum(1, keepdim=True).clamp_min(1) / (int(known.any(1).sum()) + 1))[known]
+    value, order = torch.sort(error[known].double(), stable=True)
+    reached = share[order].double().cumsum(0)
+    place = torch.searchsorted(reached, torch.tensor(list(coverage), dtype=torch.float64) - 1e-9)
+    return value[place.clamp_max(len(value) - 1)]
 
 
 @equation(
@@ -295,3 +301,4 @@ def class_probabilities(
 def log_risk(features: Float[Tensor, "sample dim"], beta: Float[Tensor, " dim"]) -> Float[Tensor, " sample"]:
     """Return the log of the hazard's ratio to that of a patient whose features are 0."""
     return features @ beta
+

@@ -4,6 +4,7 @@ Kernel ridge regression of the leave-one-out residuals of the linear skip on the
 that nothing is trained; what must be kept are the training profiles themselves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,9 +49,9 @@ class Memory:
         targets: Int[Tensor, " target"],
         *,
         shrinkage: float,
-        kernel: tuple[float, float],
-    ) -> Float[Tensor, "sample target"]:
-        """Return what the memory adds to the closed form, in standard deviations.
+        kernels: Sequence[tuple[float, float]],
+    ) -> list[Float[Tensor, "sample target"]]:
+        """Return what the memory adds to the closed form, in standard deviations, for each kernel.
 
         Parameters
         ----------
@@ -60,14 +61,16 @@ class Memory:
             Positions of the panel's genes and of the wanted ones.
         shrinkage
             That of the closed form for this panel.
-        kernel
-            One of :data:`KERNELS`.
+        kernels
+            Some of :data:`KERNELS`.
         """
         panel, wanted = self.z[:, observed].double(), self.z[:, targets].double()
         penalty = shrinkage / (1 - shrinkage) * len(panel)
         residual = equations.left_out_residual(panel, wanted, penalty)
-        width, ridge = kernel
-        within = equations.patient_kernel(panel, panel, width)
-        across = equations.patient_kernel(z.double(), panel, width)
-        solved = torch.linalg.cholesky(within + ridge * torch.eye(len(panel), dtype=torch.float64))
-        return torch.cholesky_solve(across.T, solved).T @ residual
+        found = []
+        for width, ridge in kernels:
+            within = equations.patient_kernel(panel, panel, width)
+            across = equations.patient_kernel(z.double(), panel, width)
+            root = torch.linalg.cholesky(within + ridge * torch.eye(len(panel), dtype=torch.float64))
+            found.append(torch.cholesky_solve(across.T, root).T @ residual)
+        return found

@@ -8,72 +8,56 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from jaxtyping import Float
-from scipy import sparse
 from scipy.special import ndtri
 from torch import Tensor
 
-from expressor.core.errors import DataError, GeneError, nearest_names
-from expressor.core.log import logger
-from expressor.data import fields, keys, units
+from expressor.core.errors import DataError
+from expressor.data import fields
+from expressor.data.profiles import check_scale_of_use, profiles
+from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.genes.vocab import GeneVocab
 from expressor.systems.gexbert.equations import rank_values
 
-ACCEPTS = ("log2(TPM+1)", "log1p_cp10k", "log ratio", "z-score")
+_LEAST_SAMPLES = 8
 _KNOTS = 9  # quantiles of each gene's distribution from which those of a panel are pooled
-_FEW = 0.1  # share of the genes below which a match is worth a warning
 
 
-def matrix(adata: AnnData, genes: tuple[str, ...]) -> np.ndarray:
-    """Return float64 (sample, gene), NaN for genes that ``adata`` lacks."""
-    place = adata.var_names.get_indexer(pd.Index(genes, dtype=object))
-    values = np.full((adata.n_obs, len(genes)), np.nan)
-    if adata.X is not None and (place >= 0).any():
-        found = adata.X[:, place[place >= 0]]
-        values[:, place >= 0] = found.toarray() if sparse.issparse(found) else np.asarray(found)
-    if np.isinf(values).any():
-        row, column = np.argwhere(np.isinf(values))[0]
-        raise DataError(
-            f"{int(np.isinf(values).sum())} values are infinite, such as that of gene {genes[column]!r} in sample "
-            f"{adata.obs_names[row]!r}", expected="numbers, or NaN where nothing was measured",
-        )  # fmt: skip
-    return values
-
-
-def unit_of_fit(adata: AnnData) -> str:
-    """Return the unit of the training data; counts and TPM are refused, because the model restores on the input's scale."""
-    return units.check_unit(adata, ACCEPTS, who="GexBERT")
-
-
-def check_profiles(values: np.ndarray, names: pd.Index, *, where: str) -> None:
+def check_samples(values: np.ndarray, names: pd.Index, *, where: str) -> None:
     """Refuse samples without a single measured value."""
     empty = np.isnan(values).all(axis=1)
     if empty.any():
         raise DataError(
-            f"{int(empty.sum())} of {len(values)} samples have no measured value among the genes of {where}, such as "
-            f"{names[int(np.argmax(empty))]!r}", expected="at least one gene a sample", fix="Leave these samples out.",
+            f"{int(empty.sum())} of {len(values)} samples have no measured gene of {where}, such as "
+            f"{str(names[int(np.argmax(empty))])!r}", expected="at least one value a sample", fix="Leave these samples out.",
         )  # fmt: skip
 
 
 def read_training(adata: AnnData) -> tuple[GeneVocab, str, np.ndarray]:
-    """Return genes, unit and values (sample, gene) in the vocabulary's order; genes without any value are refused."""
-    unit = unit_of_fit(adata)
-    if adata.n_obs < 4 or adata.n_vars < 2:
-        raise DataError("too little to learn from", expected="at least 4 samples and 2 genes",
+    """Return genes in alphabetical order, unit, and float64 values (sample, gene), NaN where not measured.
+
+    Raises
+    ------
+    DataError
+        The values are counts or TPM; there are fewer than 4 samples or 2 genes; a sample or a gene has no value at all.
+    """
+    unit = check_unit(adata, (LOG2, LOG1P, LOG_RATIO, ZSCORE), who="GexBERT")
+    if adata.n_obs < _LEAST_SAMPLES or adata.n_vars < 2:
+        raise DataError("too little to learn from", expected=f"at least {_LEAST_SAMPLES} samples and 2 genes",
                         got=f"{adata.n_obs} samples and {adata.n_vars} genes")  # fmt: skip
-    vocab = GeneVocab(adata.var_names)
-    values = matrix(adata, vocab.names)
-    check_profiles(values, adata.obs_names, where="the training data")
+    genes = sorted(map(str, adata.var_names))
+    values = profiles(adata, genes, allow_gaps=True).astype(np.float64)
+    check_samples(values, adata.obs_names, where="the training data")
     empty = np.isnan(values).all(axis=0)
     if empty.any():
         raise DataError(
-            f"{int(empty.sum())} of {len(vocab)} genes have no measured value, such as {vocab[int(np.argmax(empty))]!r}",
+            f"{int(empty.sum())} of {len(genes)} genes have no measured value, such as {genes[int(np.argmax(empty))]!r}",
             fix="Leave these genes out: adata[:, keep].",
         )  # fmt: skip
-    return vocab, unit, values
+    return GeneVocab(genes), unit, values
 
 
 def read_query(data: Any, vocab: GeneVocab, unit: str) -> tuple[AnnData, np.ndarray]:
-    """Return new data and their values (sample, gene of the vocabulary), with every check and a report of poor matches.
+    """Return new data, and float64 values (sample, gene of the vocabulary), NaN where not measured.
 
     Raises
     ------
@@ -83,20 +67,9 @@ def read_query(data: Any, vocab: GeneVocab, unit: str) -> tuple[AnnData, np.ndar
         The data are on another scale, or a sample has no measured value.
     """
     adata = fields.read(data)
-    alignment = vocab.align(adata.var_names)
-    if not alignment.matched:
-        first = str(adata.var_names[0]) if adata.n_vars else ""
-        raise GeneError(
-            f"none of the {adata.n_vars} genes of the data is among the {len(vocab)} of the fit",
-            expected=f"{vocab.namespace} names such as {vocab[0]!r}", got=repr(first),
-            nearest=nearest_names(first, vocab.names), fix=alignment.hint or "Check spelling and namespace.",
-        )  # fmt: skip
-    if alignment.extra and len(alignment.matched) < _FEW * adata.n_vars:
-        logger.warning("few of the data's genes are known: %s", alignment.report())
-    if keys.UNIT in adata.uns or units.detect_scale(adata.X).sure:
-        units.check_same_unit(unit, adata)
-    values = matrix(adata, vocab.names)
-    check_profiles(values, adata.obs_names, where="the fit")
+    check_scale_of_use(adata, unit)
+    values = profiles(adata, vocab, allow_gaps=True).astype(np.float64)
+    check_samples(values, adata.obs_names, where="the fit")
     return adata, values
 
 
@@ -150,10 +123,9 @@ class Reference:
         for i in range(len(values)):
             known = ~np.isnan(values[i])
             there, first = np.unique(brought[i, known], return_index=True)
-            here = np.sort(values[i, known])[np.searchsorted(np.sort(brought[i, known]), there)]
+            here = values[i, known][first]
             inside = np.interp(restored[i], there, here)
             back[i] = inside + np.minimum(restored[i] - there[0], 0.0) + np.maximum(restored[i] - there[-1], 0.0)
-            del first
         return back
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,16 @@ from torch import Tensor
 
 from expressor.core.rng import stream
 from expressor.nn.gaussian import GaussianState, condition, fit_gaussian, patterns, posterior_factors, restore
+from expressor.systems.gexbert import equations
 
 PENALTIES = (0.03, 0.06, 0.1, 0.17, 0.3, 0.5, 0.9, 1.5, 2.5, 4.0)
 """Ridge penalties among which held-out error chooses, for each size of panel."""
 
 _SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _PANELS = 2  # random panels a size and fold
+_JUDGED = 256  # samples a fold on which a penalty is judged
 _TARGETS = 512  # genes on which a penalty is judged
+_KEPT = 3  # Gaussians of other shrinkages kept at hand; each may hold a covariance
 _START = 0.1  # shrinkage of the stored factors; any value in (0, 1) gives the others exactly
 
 
@@ -42,23 +45,27 @@ class LinearSkip:
         The Gaussian; its own shrinkage is never used.
     sizes, penalties
         Panel sizes, rising, and the ridge penalty chosen at each. A panel takes that of the nearest size on a log scale.
+    basis
+        float64 (gene, factor): directions of the scores, the same for every fold; scores are in units of the first's spread.
     """
 
     state: GaussianState
     sizes: tuple[int, ...]
     penalties: tuple[float, ...]
+    basis: Float[Tensor, "gene factor"]
     _made: dict[float, GaussianState] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _kept: dict[str, Tensor] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def shrinkage_at(self, size: int) -> float:
         """Return the shrinkage for a panel of ``size`` genes (equation I7)."""
-        from expressor.systems.gexbert.equations import panel_shrinkage
-
-        return panel_shrinkage(size, torch.tensor(self.sizes), torch.tensor(self.penalties))
+        return equations.panel_shrinkage(size, self.sizes, self.penalties)
 
     def state_at(self, size: int) -> GaussianState:
         """Return the Gaussian for a panel of ``size`` genes."""
         shrinkage = self.shrinkage_at(size)
         if shrinkage not in self._made:
+            if len(self._made) >= _KEPT:
+                self._made.pop(next(iter(self._made)))
             self._made[shrinkage] = with_shrinkage(self.state, shrinkage)
         return self._made[shrinkage]
 
@@ -78,26 +85,37 @@ class LinearSkip:
         return condition(self.state_at(len(observed)), values, observed, targets, variance=variance)
 
     def scores(
-        self, values: Float[Tensor, "sample observed"], observed: Int[Tensor, " observed"], n: int
+        self, values: Float[Tensor, "sample observed"], observed: Int[Tensor, " observed"]
     ) -> Float[Tensor, "sample factor"]:
-        """Return the expected scores on the first ``n`` principal components given the panel, in units of the first's spread."""
-        state = self.state_at(len(observed))
-        factors = posterior_factors(state, values, observed)[:, :n]
-        return factors * self.weights(n)
+        """Return the expected scores of the complete profiles given the panel."""
+        return posterior_factors(self.state_at(len(observed)), values, observed) @ self._projection(len(observed))
 
-    def weights(self, n: int) -> Float[Tensor, " factor"]:
-        """Return the spread of the first ``n`` components relative to that of the first."""
-        spread = self.state.factors[:, :n].square().sum(0).sqrt()
-        return spread / spread[0]
-
-    def score_map(self, observed: Int[Tensor, " observed"], n: int) -> Float[Tensor, "observed factor"]:
+    def score_map(self, observed: Int[Tensor, " observed"]) -> Float[Tensor, "observed factor"]:
         """Return the matrix that takes standardised values of the panel to :meth:`scores`; they are linear in them."""
-        scale = self.state.scale[observed]
-        unit = self.state.mean[observed] + torch.diag(scale)
-        return self.scores(unit, observed, n)
+        unit = self.state.mean[observed] + torch.diag(self.state.scale[observed])
+        return self.scores(unit, observed)
+
+    def _projection(self, size: int) -> Float[Tensor, "factor factor"]:
+        if "projection" not in self._kept:
+            self._kept["projection"] = self.state.factors.T @ self.basis
+        was, now = float(self.state.shrinkage), self.shrinkage_at(size)
+        return self._kept["projection"] * ((1 - now) / (1 - was)) ** 0.5
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name; :meth:`from_tensors` is the way back."""
+        return {**self.state.tensors(), "basis": self.basis}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], sizes: Sequence[int], penalties: Sequence[float]
+    ) -> "LinearSkip":
+        """Rebuild from what :meth:`tensors` returned."""
+        return cls(GaussianState.from_tensors(tensors), tuple(sizes), tuple(penalties), tensors["basis"])
 
 
-def fit_skip(values: Float[Tensor, "sample gene"], *, seed: int, folds: int) -> tuple[LinearSkip, "CrossFit"]:
+def fit_skip(
+    values: Float[Tensor, "sample gene"], *, seed: int, folds: int, components: int, like: LinearSkip | None = None
+) -> tuple[LinearSkip, "CrossFit"]:
     """Fit the Gaussian, choose its shrinkages, and fit it again without each fold.
 
     Parameters
@@ -107,34 +125,53 @@ def fit_skip(values: Float[Tensor, "sample gene"], *, seed: int, folds: int) -> 
     seed
         Of folds and panels.
     folds
-        Number of folds, >= 2; not more than there are samples.
+        Number of folds, >= 2; not more than half the samples.
+    components
+        Most directions of the scores, >= 1.
+    like
+        A skip of other samples whose shrinkages and directions are taken over.
 
     Returns
     -------
     The skip of all samples, and the skips of the folds, from which a sample is restored by a Gaussian that never saw it.
     """
-    n, n_genes = values.shape
+    n = len(values)
     folds = max(2, min(folds, n // 2))
     fold = torch.from_numpy(stream(seed, "skip/folds").permutation(n) % folds)
     states = [fit_gaussian(values[fold != k], shrinkage=_START, seed=seed) for k in range(folds)]
+    whole = fit_gaussian(values, shrinkage=_START, seed=seed)
     filled = values.clone()
     for k, state in enumerate(states):
         rows = torch.nonzero(fold == k).squeeze(1)
         if bool(values[rows].isnan().any()):
             filled[rows] = restore(state, values[rows], variance=False)[0]
+    if like is None:
+        sizes, penalties = _choose(states, fold, filled, values, seed)
+        leading = whole.factors[:, :components]
+        spread = leading.square().sum(0).sqrt()
+        # Directions of unit length, and scores in units of the first component's spread.
+        basis = leading / spread / spread[0]
+    else:
+        sizes, penalties, basis = like.sizes, like.penalties, like.basis
+    parts = tuple(LinearSkip(state, sizes, penalties, basis) for state in states)
+    return LinearSkip(whole, sizes, penalties, basis), CrossFit(parts, fold, filled)
+
+
+def _choose(
+    states: list[GaussianState], fold: Tensor, filled: Tensor, values: Tensor, seed: int
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return panel sizes and the penalty of the least error outside the fold at each."""
+    n_genes = values.shape[1]
     sizes = tuple(one for one in _SIZES if one < n_genes) or (max(1, n_genes // 2),)
     errors = np.zeros((len(sizes), len(PENALTIES)))
     for i, size in enumerate(sizes):
         for k, state in enumerate(states):
-            rows = torch.nonzero(fold == k).squeeze(1)[:256]
+            rows = torch.nonzero(fold == k).squeeze(1)[:_JUDGED]
             for panel in range(_PANELS):
                 order = torch.from_numpy(stream(seed, "skip/panels", i, k, panel).permutation(n_genes))
                 observed, targets = order[:size], order[size : size + _TARGETS]
                 errors[i] += _errors(state, filled[rows], values[rows], observed, targets)
-    penalties = tuple(PENALTIES[int(one)] for one in errors.argmin(axis=1))
-    skip = LinearSkip(fit_gaussian(values, shrinkage=_START, seed=seed), sizes, penalties)
-    parts = tuple(LinearSkip(state, sizes, penalties) for state in states)
-    return skip, CrossFit(parts, fold, filled)
+    return sizes, tuple(PENALTIES[int(one)] for one in errors.argmin(axis=1))
 
 
 def _errors(state: GaussianState, filled: Tensor, values: Tensor, observed: Tensor, targets: Tensor) -> np.ndarray:
@@ -180,7 +217,7 @@ class CrossFit:
 
 def by_pattern(
     values: Float[Tensor, "sample gene"],
-) -> Iterator[tuple[Int[Tensor, " row"], Int[Tensor, " observed"], Int[Tensor, " gap"]]]:
+) -> Iterator[tuple[Int[Tensor, " row"], Int[Tensor, " observed"], Int[Tensor, " target"]]]:
     """Yield samples that share what was observed: rows, observed genes, and gaps."""
     known = ~values.isnan()
     for rows, observed in patterns(known):
@@ -191,5 +228,3 @@ def log_size(size: int, n_genes: int) -> float:
     """Return how large a panel is, between 0 (no gene) and 1 (all), on a log scale."""
     return math.log1p(size) / math.log1p(n_genes)
 
-
-Restorer = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expressor.core.rng import stream
+from expressor.nn.gaussian import restore
 from expressor.systems.gexbert import equations
 from expressor.systems.gexbert.network import RestorationNetwork
 from expressor.systems.gexbert.skip import CrossFit, LinearSkip, log_size
@@ -25,7 +26,6 @@ JUDGED_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _JUDGED_PANELS = 2
 _JUDGED_TARGETS = 256
 _UNKNOWN_PIPELINE = 0.1  # share of training batches in which no pipeline is known, so that row 0 is learnt
-_SURE = 1.0  # standard errors by which held-out patients must gain before the network is used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,6 @@ class Material:
         One or more closed forms; ``rows[k]`` are the samples that ``skips[k]`` never saw. Empty without a linear skip.
     pipeline
         Code of each sample's pipeline, or None.
-    mean, scale
-        float64 (gene,): standardisation where there is no linear skip.
     """
 
     values: Float[Tensor, "sample gene"]
@@ -112,7 +110,7 @@ def look(
     *,
     options: Options,
     linear: bool,
-    masked: Int[Tensor, " masked"] | None = None,
+    masked: Int[Tensor, " token"] | None = None,
     pipeline: Tensor | None = None,
 ) -> View:
     """Return how the network sees samples of one panel; ``masked`` genes are tokens without their value."""
@@ -126,11 +124,11 @@ def look(
     scores = None
     if linear and options.scores:
         size = torch.full((len(z), 1), log_size(len(observed), len(skip.state.mean)))
-        scores = torch.cat([skip.scores(values, observed, options.scores).float(), size], dim=1)
+        scores = torch.cat([skip.scores(values, observed).float(), size], dim=1)
     return View(genes, z, missing, scores, pipeline)
 
 
-def informative(skip: LinearSkip, observed: Int[Tensor, " observed"], most: int) -> Int[Tensor, " shown"]:
+def informative(skip: LinearSkip, observed: Int[Tensor, " observed"], most: int) -> Int[Tensor, " observed"]:
     """Return positions in ``observed`` of at most ``most`` genes: those that share most variance with others."""
     if len(observed) <= most:
         return torch.arange(len(observed))
@@ -201,18 +199,25 @@ def run_network(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class JudgedPanel:
+    """One panel: its genes, and the batch of held-out patients; ``z_panel`` are all its values in standard deviations."""
+
+    observed: Int[Tensor, " observed"]
+    batch: Mapping[str, Tensor]
+    z_panel: Float[Tensor, "sample observed"]
+
+
+@dataclass(frozen=True, eq=False)
 class Judge:
     """Fixed panels of held-out patients on which the network is judged, and stopped."""
 
-    batches: tuple[tuple[int, Mapping[str, Tensor]], ...]
+    panels: tuple[JudgedPanel, ...]
 
     @classmethod
     def of(
         cls, skip: LinearSkip, values: Tensor, pipeline: Tensor | None, *, options: Options, linear: bool, seed: int
     ) -> "Judge":
         """Draw the panels; ``values`` are those of the held-out patients, (sample, gene)."""
-        from expressor.nn.gaussian import restore
-
         n_genes = values.shape[1]
         filled = restore(skip.state, values, variance=False)[0] if bool(values.isnan().any()) else values
         found = []
@@ -227,42 +232,19 @@ class Judge:
                     "skip": restored(skip, filled[:, observed], observed, targets, linear=linear).float(),
                     "truth": skip.standardise(values[:, targets], targets).float(),
                 }  # fmt: skip
-                found.append((size, batch))
+                found.append(JudgedPanel(observed, batch, skip.standardise(filled[:, observed], observed)))
         return cls(tuple(found))
 
     def validate(self, module: Any) -> dict[str, float]:
         """Return root mean square errors with the network and without it, in standard deviations, averaged over panels."""
         device = next(module.parameters()).device
         with_, without = [], []
-        for _, batch in self.batches:
-            moved = {name: one.to(device) for name, one in batch.items()}
+        for panel in self.panels:
+            moved = {name: one.to(device) for name, one in panel.batch.items()}
             error = moved["truth"] - moved["skip"]
             with_.append(_root_mean_square(error - run_network(module, moved)))
             without.append(_root_mean_square(error))
         return {"val_rmse": float(np.mean(with_)), "skip_rmse": float(np.mean(without))}
-
-    def gates(self, module: Any) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Return for each panel size how much of the network's output is used, in [0, 1].
-
-        It is the multiple of the output with the least squared error on the held-out patients; 0 where these patients do not gain
-        by more than a standard error over patients.
-        """
-        sizes = tuple(dict.fromkeys(size for size, _ in self.batches))
-        chosen = []
-        with torch.no_grad():
-            for wanted in sizes:
-                cross = square = gain = torch.zeros(())
-                parts = [(batch, run_network(module, batch).double()) for size, batch in self.batches if size == wanted]
-                errors = [torch.nan_to_num(batch["truth"] - batch["skip"]).double() for batch, _ in parts]
-                cross = sum((error * added).sum() for error, (_, added) in zip(errors, parts))  # type: ignore[assignment]
-                square = sum(added.square().sum() for _, added in parts)  # type: ignore[assignment]
-                gate = float((cross / square).clamp(0.0, 1.0)) if float(square) > 0 else 0.0
-                gain = torch.stack(
-                    [(error.square() - (error - gate * added).square()).mean(1) for error, (_, added) in zip(errors, parts)]
-                ).mean(0)
-                sure = gain.mean() > _SURE * gain.std() / len(gain) ** 0.5 if len(gain) > 1 else gain.mean() > 0
-                chosen.append(gate if bool(sure) else 0.0)
-        return sizes, tuple(chosen)
 
 
 def _root_mean_square(error: Tensor) -> float:
