@@ -37,7 +37,9 @@ def integrated_gradients(
     return difference * total / steps
 
 
-def attention_rollout(layers: Sequence[Float[Tensor, "sample head token token"]]) -> Float[Tensor, "sample token token"]:
+def attention_rollout(
+    layers: Sequence[Float[Tensor, "sample head token token"]],
+) -> Float[Tensor, "sample token token"]:
     """Return how much of each token's output came from each input token, following attention through all layers.
 
     The heads of a layer are averaged and mixed with the residual connection in equal parts; layers are multiplied (Abnar and

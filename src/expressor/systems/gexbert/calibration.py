@@ -36,7 +36,8 @@ class Calibration:
 
     def quantile(self, coverage: float) -> float:
         """Return the half-width, in stretched standard deviations, at ``coverage``; between kept ones that of the next above."""
-        return float(self.quantiles[min(np.searchsorted(COVERAGES, coverage - 1e-9), len(COVERAGES) - 1)])
+        place = int(np.searchsorted(COVERAGES, coverage - 1e-9))
+        return float(self.quantiles[min(place, len(COVERAGES) - 1)])
 
 
 def panels(n_genes: int, seed: int, purpose: str, part: int) -> list[tuple[Tensor, Tensor]]:

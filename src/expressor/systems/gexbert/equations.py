@@ -99,7 +99,10 @@ def attention(
     fidelity="inferred", source="ours: the skip from which the network starts; the paper has none",
 )  # fmt: skip
 def gaussian_skip(
-    z_S: Float[Tensor, "sample token"], Sigma: Float[Tensor, "gene gene"], S: Int[Tensor, " token"], T: Int[Tensor, " target"]
+    z_S: Float[Tensor, "sample token"],
+    Sigma: Float[Tensor, "gene gene"],
+    S: Int[Tensor, " token"],
+    T: Int[Tensor, " target"],
 ) -> Float[Tensor, "sample target"]:
     """Return the conditional means; :func:`expressor.nn.gaussian.condition` never makes the covariance where it is large."""
     return z_S @ torch.linalg.solve(Sigma[S[:, None], S], Sigma[S[:, None], T])
@@ -230,13 +233,11 @@ def draw(
 
 @equation(
     "gexbert", "I12",
-    meaning="rank values: a sample's values are replaced, rank by rank, by what the training set has at those ranks of the same genes",
+    meaning="rank values: a sample's values are replaced, rank by rank, by what the training set has there in the same genes",
     latex=r"\tilde x_g = Q_S\left(\frac{\mathrm{rank}_S(x_g) - 1/2}{|S|}\right)",
     fidelity="inferred", source="ours, for data of other pipelines (quantile normalisation to a reference)",
 )  # fmt: skip
-def rank_values(
-    x: Float[Tensor, "sample token"], reference: Float[Tensor, " token"]
-) -> Float[Tensor, "sample token"]:
+def rank_values(x: Float[Tensor, "sample token"], reference: Float[Tensor, " token"]) -> Float[Tensor, "sample token"]:
     """Return the values; ``reference`` holds the quantiles Q, rising. Values that are tied get the mean of their ranks' values."""
     order = torch.argsort(x, dim=1, stable=True)
     ranked = torch.empty_like(x).scatter_(1, order, reference.to(x.dtype).expand(len(x), -1))
@@ -266,7 +267,9 @@ def univariate_score(
     Events at one time see one risk set. A gene that is constant gets 0.
     """
     if not bool(event.any()):
-        raise DataError("no patient has an event", expected="at least one", fix="Choose other patients, or another outcome.")
+        raise DataError(
+            "no patient has an event", expected="at least one", fix="Choose other patients, or another outcome."
+        )
     order = torch.argsort(time, descending=True, stable=True)
     z, time, event = z[order].double(), time[order], event[order]
     # Centred first: the variance of those at risk is a difference of sums that would otherwise cancel.
@@ -301,4 +304,3 @@ def class_probabilities(
 def log_risk(features: Float[Tensor, "sample dim"], beta: Float[Tensor, " dim"]) -> Float[Tensor, " sample"]:
     """Return the log of the hazard's ratio to that of a patient whose features are 0."""
     return features @ beta
-

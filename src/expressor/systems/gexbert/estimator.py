@@ -29,8 +29,8 @@ from expressor.train.plan import TrainPlan
 class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
     """Restore bulk profiles from any part of them; classify and predict survival from few genes.
 
-    Every fit learns to restore. Heads are trained for what is named: ``label``, or ``time`` and ``event``. Samples without a label or
-    an outcome still teach the restoration.
+    Every fit learns to restore. Heads are trained for what is named: ``label``, or ``time`` and ``event``. Samples without a label
+    or an outcome still teach the restoration.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
     strata
         Column of ``obs`` whose groups have baseline hazards of their own while coefficients are learnt.
     patient
-        Column of ``obs`` that names patients; none is on both sides of an inner split. Where it is absent, each sample counts as one.
+        Column of ``obs`` that names patients; none is on both sides of an inner split. Without it each sample is one.
     pipeline
         Column of ``obs`` that names the pipeline; each has a vector of its own. None: no pipeline token.
     panel
@@ -49,8 +49,8 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
     linear_skip
         Start from the conditional mean of a shrinkage Gaussian; the network learns what it misses.
     memory
-        Most training patients that are kept, so that what the skip missed in patients alike can be added, >= 0. The saved model then
-        holds their expression.
+        Most training patients that are kept, so that what the skip missed in patients alike can be added, >= 0. The saved
+        model then holds their expression.
     network
         Train the network; without it only skip and memory restore.
     gene_vectors
@@ -81,9 +81,9 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
     folds
         Parts of the training patients for cross-fitting the skip, >= 2.
     validation
-        Share of the training patients that stop the training and decide what of it is used, in (0, 1). Not used if ``val=`` is given.
+        Share of the training patients that stop the training and decide what of it is used, in (0, 1), unless ``val=`` is given.
     tuning
-        ``"frozen"``: heads on fixed representations. ``"fine-tuned"``: the network is trained on, and kept if held-out patients gain.
+        ``"frozen"``: heads on fixed representations. ``"fine-tuned"``: the network is trained on, if held-out patients gain.
     survival_input
         What risk is predicted from: ``"token"`` (the representation), ``"panel"``, or ``"anchors"`` (panel and restored anchors).
     anchors
@@ -170,7 +170,9 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
         if not self.gene_vectors.startswith(SUPPLIED):
             check_choice(self.gene_vectors, ("pca", "random", "varm:<key>"), name="gene_vectors")
         if len(self.panel_sizes) != 2 or not 1 <= self.panel_sizes[0] <= self.panel_sizes[1]:
-            raise DataError("panel_sizes is no range", expected="a smallest size >= 1 and a largest", got=self.panel_sizes)
+            raise DataError(
+                "panel_sizes is no range", expected="a smallest size >= 1 and a largest", got=self.panel_sizes
+            )
         if self.dim % self.heads:
             raise DataError("dim is not a multiple of heads", got=f"{self.dim} and {self.heads}",
                             fix="Choose another number of heads.")  # fmt: skip
@@ -288,9 +290,7 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
         return values, values if reference is None else reference.bring(values), adata
 
     def _complete(self, brought: np.ndarray, adata: Any, *, variance: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        full, spread = self._fitted.restorer.restore(
-            torch.from_numpy(brought), self._codes(adata), variance=variance
-        )
+        full, spread = self._fitted.restorer.restore(torch.from_numpy(brought), self._codes(adata), variance=variance)
         return full.numpy(), spread.numpy()
 
     def _codes(self, adata: Any) -> torch.Tensor | None:
@@ -305,7 +305,7 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
     # Representing ----------------------------------------------------------------------------------------------------
 
     def transform(self, data: Any) -> np.ndarray:
-        """Represent samples: expected scores on the leading principal components given what was measured, then the network's vector.
+        """Represent samples: expected principal scores given what was measured, then the network's sample vector.
 
         Parameters
         ----------
@@ -446,7 +446,9 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
         float32 (sample, gene).
         """
         _, brought, adata = self._read(data)
-        return interpretation.attribute(self._fitted, torch.from_numpy(brought), adata, self._codes(adata), of=of, steps=steps)
+        return interpretation.attribute(
+            self._fitted, torch.from_numpy(brought), adata, self._codes(adata), of=of, steps=steps
+        )
 
     def interpret(self, data: Any, *, of: str | None = None, steps: int = 16) -> pd.DataFrame:
         """Set several accounts of which genes matter side by side, with the control that an account must beat.
@@ -462,21 +464,27 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
 
         Returns
         -------
-        One row a gene, (gene, account): ``gradients`` (mean absolute integrated gradients), ``rollout`` (attention followed from the
-        sample token), ``random_gradients`` and ``random_rollout`` (the same with random weights), ``univariate`` (absolute t or Cox
-        statistic of the gene alone). ``.attrs["agreement"]`` holds Spearman's correlation of each with the univariate statistic.
+        One row a gene, (gene, account): ``gradients`` (mean absolute integrated gradients), ``rollout`` (attention followed from
+        the sample token), ``random_gradients`` and ``random_rollout`` (the same with random weights), ``univariate`` (absolute t
+        or Cox statistic of the gene alone). ``.attrs["agreement"]`` holds Spearman's correlation of each with the univariate statistic.
         """
         _, brought, adata = self._read(data)
-        return interpretation.compare(self, self._fitted, torch.from_numpy(brought), adata, self._codes(adata), of=of, steps=steps)
+        return interpretation.compare(
+            self, self._fitted, torch.from_numpy(brought), adata, self._codes(adata), of=of, steps=steps
+        )
 
     # What the base class asks for --------------------------------------------------------------------------------------
 
     def _evaluate(self, adata: Any) -> pd.DataFrame:
         table = self.gene_table_
         return judge_restoration(
-            self.impute, adata, self.genes_in_, table["mean"].to_numpy(), table["scale"].to_numpy(),
-            bounds=self.impute_interval, seed=self.random_state,
-        )  # fmt: skip
+            self.impute,
+            adata,
+            self.genes_in_,
+            scale=table["scale"].to_numpy(),
+            bounds=self.impute_interval,
+            seed=self.random_state,
+        )
 
     def _annotations(self, adata: Any, key: str) -> Mapping[str, Mapping[str, Any]]:
         names = adata.obs_names.copy()

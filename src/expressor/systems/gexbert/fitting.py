@@ -20,9 +20,9 @@ from expressor.systems.gexbert import equations, mixture
 from expressor.systems.gexbert.calibration import Calibration, calibrate, stretch_of
 from expressor.systems.gexbert.features import Features
 from expressor.systems.gexbert.heads import ClassHead, RiskHead
-from expressor.systems.gexbert.outcomes import Heads
 from expressor.systems.gexbert.memory import Memory
 from expressor.systems.gexbert.network import RestorationNetwork
+from expressor.systems.gexbert.outcomes import Heads
 from expressor.systems.gexbert.profiles import Reference, patients, pipelines, read_query, read_training
 from expressor.systems.gexbert.restorer import Restorer
 from expressor.systems.gexbert.skip import CrossFit, LinearSkip, fit_skip
@@ -167,7 +167,9 @@ class Fitting:
     def _pretrain(self, skip: LinearSkip, cross: CrossFit, judge: Judge) -> RestorationNetwork:
         model = self.model
         with loop.seeded(self.seed, "init"):
-            network = build_network(model, self._gene_vectors(skip), self._edges(skip), self.options, len(self.pipelines))
+            network = build_network(
+                model, self._gene_vectors(skip), self._edges(skip), self.options, len(self.pipelines)
+            )
         material = Material.of(self.values[self.train], cross, self.codes_of(self.train))
         identity = json.dumps({"genes": self.genes.hash, "options": dataclasses.asdict(self.options)}, sort_keys=True)
         history = pretrain(
@@ -219,7 +221,9 @@ class Fitting:
             z = z[torch.from_numpy(stream(self.seed, "edges").integers(len(z), size=10**6))]
         share = torch.arange(1, self.model.bins, dtype=torch.float64) / self.model.bins
         # Equal quantiles, of the many zeros of genes that are hardly expressed, make one edge.
-        return torch.unique(torch.quantile(z, share)) if len(z) < 10**7 else torch.linspace(-2.5, 2.5, self.model.bins - 1)
+        return (
+            torch.unique(torch.quantile(z, share)) if len(z) < 10**7 else torch.linspace(-2.5, 2.5, self.model.bins - 1)
+        )
 
     def _report(self, judge: Judge, shares: mixture.Mixture) -> None:
         """Record, a row a panel size, what held-out patients decided."""

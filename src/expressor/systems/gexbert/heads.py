@@ -73,7 +73,9 @@ def fit_classes(features: list[Tensor], labels: np.ndarray, groups: np.ndarray, 
     per_class = min(len(set(groups[labels == one])) for one in classes)
     strength = _STRENGTH_OF_FEW
     if per_class >= _FEW:
-        folds = StratifiedGroupKFold(min(_FOLDS, per_class), shuffle=True, random_state=child_seed(seed, "classes") % 2**32)
+        folds = StratifiedGroupKFold(
+            min(_FOLDS, per_class), shuffle=True, random_state=child_seed(seed, "classes") % 2**32
+        )
         loss = np.zeros(len(STRENGTHS))
         for train, test in folds.split(x[:n], y[:n], groups):
             if len(set(y[train])) < len(classes):
@@ -174,12 +176,17 @@ def fit_risk(
         for train, test in splitter.split(np.zeros(len(x)), event.numpy().astype(int), groups)
         if bool(event[torch.from_numpy(train)].any())
     ]
-    loss, held_out = torch.zeros(len(RIDGES), dtype=torch.float64), torch.zeros(len(RIDGES), len(x), dtype=torch.float64)
+    loss, held_out = (
+        torch.zeros(len(RIDGES), dtype=torch.float64),
+        torch.zeros(len(RIDGES), len(x), dtype=torch.float64),
+    )
     for train, test in parts:
         start = None
         for i in reversed(range(len(RIDGES))):
             part = None if strata is None else strata[train]
-            start = fit_cox(scores[train], time[train], event[train], ridge=RIDGES[i], strata=part, start=start).coefficients
+            start = fit_cox(
+                scores[train], time[train], event[train], ridge=RIDGES[i], strata=part, start=start
+            ).coefficients
             eta = scores @ start
             held_out[i, test] = eta[test]
             whole = cox_loss(eta, time, event, strata=strata, mean=False)

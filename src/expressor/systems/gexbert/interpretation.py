@@ -43,7 +43,9 @@ def _output(fitted: Fitted, of: str | None) -> tuple[Kind, int | None]:
     """Return which head, and which class of it; None stands for the predicted one."""
     if of == RISK or (of is None and fitted.classes is None):
         if fitted.risks is None:
-            raise NotFittedError("this GexBERT has no head to interpret", fix="Fit it with label=, or time= and event=.")
+            raise NotFittedError(
+                "this GexBERT has no head to interpret", fix="Fit it with label=, or time= and event=."
+            )
         return "risks", 0
     if fitted.classes is None:
         raise NotFittedError("this GexBERT was fitted without labels", fix='Use of="risk", or fit it with label=.')
@@ -159,7 +161,9 @@ def _rollout(
     found = torch.zeros_like(values)
     with torch.no_grad():
         for rows, observed, _ in by_pattern(shown):
-            view = fitted.restorer.view(shown[rows][:, observed], observed, None if pipeline is None else pipeline[rows])
+            view = fitted.restorer.view(
+                shown[rows][:, observed], observed, None if pipeline is None else pipeline[rows]
+            )
             tokens = network.tokens(view.genes, view.z, view.missing, view.scores, view.pipeline)
             if tokens.shape[1] == 1:
                 continue
@@ -179,7 +183,7 @@ def compare(
     if of is None and fitted.classes is not None and model.label in adata.obs:
         known = [one for one in adata.obs[model.label].dropna().astype(str) if one in fitted.classes.classes]
         if known:
-            of = pd.Series(known).value_counts().sort_index().idxmax()
+            of = str(pd.Series(known).value_counts().sort_index().idxmax())
     kind, column = _output(fitted, of)
     univariate = _univariate(model, fitted, values, adata, kind, of)
     random = with_random_weights(fitted, model.random_state)
@@ -214,10 +218,14 @@ def _univariate(model: Any, fitted: Fitted, values: Tensor, adata: AnnData, kind
     if kind == "risks":
         known = adata.obs[model.time].notna() & adata.obs[model.event].notna() if model.time in adata.obs else None
         if known is None or not known.any():
-            raise DataError("the data have no outcomes to compare with", fix=f"Give obs[{model.time!r}] and obs[{model.event!r}].")
+            raise DataError(
+                "the data have no outcomes to compare with", fix=f"Give obs[{model.time!r}] and obs[{model.event!r}]."
+            )
         outcomes = read_outcomes(AnnData(obs=adata.obs[known].copy()), time=model.time, event=model.event)
         rows = torch.from_numpy(known.to_numpy())
-        score = equations.univariate_score(filled[rows], torch.from_numpy(outcomes.time), torch.from_numpy(outcomes.event))
+        score = equations.univariate_score(
+            filled[rows], torch.from_numpy(outcomes.time), torch.from_numpy(outcomes.event)
+        )
         return score.abs().numpy()
     if model.label not in adata.obs:
         raise DataError(f"the data have no labels to compare with (obs[{model.label!r}])", fix="Give labelled samples.")

@@ -19,7 +19,6 @@ KERNELS = ((0.5, 1.0), (0.5, 3.0), (1.0, 1.0), (1.0, 3.0))
 """Width of the kernel, in root mean square differences a gene; penalty. Held-out patients choose."""
 
 
-
 @dataclass(frozen=True, eq=False)
 class Memory:
     """Profiles of training patients.

@@ -83,10 +83,14 @@ def _choose(
     pair = [added, recalled[kernel] if recalled else None]
     # The smaller model wins unless the larger is surely better: each part must earn its place.
     for drop in (0, 1):
-        if pair[drop] is not None and not _surely_better(error, pair, [None if i == drop else one for i, one in enumerate(pair)]):
+        if pair[drop] is not None and not _surely_better(
+            error, pair, [None if i == drop else one for i, one in enumerate(pair)]
+        ):
             pair[drop] = None
     _, shares = _left(error, pair)
-    before, after = (float((one.square().sum() / known.sum()).sqrt()) for one in (error, _residual(error, pair, shares)))
+    before, after = (
+        float((one.square().sum() / known.sum()).sqrt()) for one in (error, _residual(error, pair, shares))
+    )
     return shares[0], shares[1], kernel, before - after
 
 

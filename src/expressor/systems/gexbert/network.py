@@ -61,9 +61,7 @@ class RestorationNetwork(nn.Module):
         self.from_scores = (
             nn.Sequential(nn.Linear(scores + 1, hidden), nn.GELU(), nn.Linear(hidden, dim)) if scores else None
         )
-        self.encoder = nn.ModuleList(
-            AttentionBlock(dim, heads, hidden=hidden, dropout=dropout) for _ in range(layers)
-        )
+        self.encoder = nn.ModuleList(AttentionBlock(dim, heads, hidden=hidden, dropout=dropout) for _ in range(layers))
         self.decoder = nn.ModuleList(
             AttentionBlock(dim, heads, hidden=hidden, dropout=dropout) for _ in range(decoder_layers)
         )

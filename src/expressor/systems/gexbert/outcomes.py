@@ -14,7 +14,7 @@ from expressor.core.rng import stream
 from expressor.data.outcomes import read_labels, read_outcomes
 from expressor.systems.gexbert import equations
 from expressor.systems.gexbert.features import Features
-from expressor.systems.gexbert.heads import ClassHead, RiskHead, fit_classes, fit_risk
+from expressor.systems.gexbert.heads import ClassHead, fit_classes, fit_risk
 from expressor.systems.gexbert.restorer import Restorer
 from expressor.systems.gexbert.skip import CrossFit
 from expressor.systems.gexbert.tuning import Task, TunedNetwork, class_loss, risk_loss, tune
@@ -96,7 +96,9 @@ class Heads:
         for part in (inside, ~inside):
             where = torch.from_numpy(part)
             parts.append((where, {"label": codes[where]}))
-        return self._tune(parts, rows, recipe, lambda features: head.logits(features), class_loss, whole=False, phase="classes")
+        return self._tune(
+            parts, rows, recipe, lambda features: head.logits(features), class_loss, whole=False, phase="classes"
+        )
 
     # Survival -------------------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,9 @@ class Heads:
         rows, time, event, strata = self._outcomes()
         recipe, anchors = self._risk_features(rows, time, event)
         features = self._risk_input(recipe, rows)
-        head = fit_risk(features, time, event, strata=strata, groups=self.fitting.patients[rows.numpy()], seed=self.seed)
+        head = fit_risk(
+            features, time, event, strata=strata, groups=self.fitting.patients[rows.numpy()], seed=self.seed
+        )
         fitted.risk_features, fitted.risks, fitted.anchors = recipe, head, anchors
         fitted.counts |= {"outcomes": len(rows), "events": int(event.sum())}
         self._note("risks", len(rows), penalty=head.ridge, concordance=head.concordance)
@@ -115,12 +119,16 @@ class Heads:
     def _outcomes(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         model = self.model
         if model.event is None:
-            raise DataError("time= was given without event=", fix="Name the column that says whether the event happened.")
+            raise DataError(
+                "time= was given without event=", fix="Name the column that says whether the event happened."
+            )
         known = self._there(model.time) & self._there(model.event)
         if not known.any():
             raise DataError(f"no sample has a time and an event (obs[{model.time!r}], obs[{model.event!r}])",
                             fix="Give patients with outcomes, or leave time= and event= out.")  # fmt: skip
-        found = read_outcomes(AnnData(obs=self.obs[known].copy()), time=model.time, event=model.event, strata=model.strata)
+        found = read_outcomes(
+            AnnData(obs=self.obs[known].copy()), time=model.time, event=model.event, strata=model.strata
+        )
         strata = None
         if found.strata is not None:
             strata = torch.from_numpy(np.unique(found.strata, return_inverse=True)[1])

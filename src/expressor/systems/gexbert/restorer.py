@@ -80,7 +80,9 @@ class Restorer:
         if not self.linear:
             mean = state.mean[targets].expand(len(values), -1)
             around = None if around is None else state.scale[targets].square()
-        return equations.restoration(mean, self._added(values, observed, targets, pipeline) * state.scale[targets]), around
+        return equations.restoration(
+            mean, self._added(values, observed, targets, pipeline) * state.scale[targets]
+        ), around
 
     def _added(self, values: Tensor, observed: Tensor, targets: Tensor, pipeline: Tensor | None) -> Tensor:
         """Return what network and memory add, in standard deviations."""

@@ -115,5 +115,3 @@ def _named(prefix: str, tensors: Any) -> dict[str, Tensor]:
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     start = f"{prefix}."
     return {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
-
-

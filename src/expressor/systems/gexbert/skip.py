@@ -86,16 +86,16 @@ class LinearSkip:
 
     def scores(
         self, values: Float[Tensor, "sample observed"], observed: Int[Tensor, " observed"]
-    ) -> Float[Tensor, "sample factor"]:
+    ) -> Float[Tensor, "sample dim"]:
         """Return the expected scores of the complete profiles given the panel."""
         return posterior_factors(self.state_at(len(observed)), values, observed) @ self._projection(len(observed))
 
-    def score_map(self, observed: Int[Tensor, " observed"]) -> Float[Tensor, "observed factor"]:
+    def score_map(self, observed: Int[Tensor, " observed"]) -> Float[Tensor, "observed dim"]:
         """Return the matrix that takes standardised values of the panel to :meth:`scores`; they are linear in them."""
         unit = self.state.mean[observed] + torch.diag(self.state.scale[observed])
         return self.scores(unit, observed)
 
-    def _projection(self, size: int) -> Float[Tensor, "factor factor"]:
+    def _projection(self, size: int) -> Float[Tensor, "factor dim"]:
         if "projection" not in self._kept:
             self._kept["projection"] = self.state.factors.T @ self.basis
         was, now = float(self.state.shrinkage), self.shrinkage_at(size)
@@ -227,4 +227,3 @@ def by_pattern(
 def log_size(size: int, n_genes: int) -> float:
     """Return how large a panel is, between 0 (no gene) and 1 (all), on a log scale."""
     return math.log1p(size) / math.log1p(n_genes)
-

@@ -110,7 +110,7 @@ def look(
     *,
     options: Options,
     linear: bool,
-    masked: Int[Tensor, " token"] | None = None,
+    masked: Tensor | None = None,
     pipeline: Tensor | None = None,
 ) -> View:
     """Return how the network sees samples of one panel; ``masked`` genes are tokens without their value."""
@@ -128,7 +128,7 @@ def look(
     return View(genes, z, missing, scores, pipeline)
 
 
-def informative(skip: LinearSkip, observed: Int[Tensor, " observed"], most: int) -> Int[Tensor, " observed"]:
+def informative(skip: LinearSkip, observed: Int[Tensor, " observed"], most: int) -> Int[Tensor, " token"]:
     """Return positions in ``observed`` of at most ``most`` genes: those that share most variance with others."""
     if len(observed) <= most:
         return torch.arange(len(observed))
@@ -150,14 +150,14 @@ class Panels(Sequence[Mapping[str, Tensor]]):
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, step: Any) -> Mapping[str, Tensor]:
+    def __getitem__(self, step: Any) -> Any:
         seed, epoch, rank = self._place
         draw = stream(seed, "panels", epoch, int(step), rank)
         material, options = self.material, self.options
         n_genes = material.values.shape[1]
         part = (epoch * len(self) + int(step)) % len(material.skips)
-        skip, rows = material.skips[part], material.rows[part].numpy()
-        rows = torch.from_numpy(np.sort(draw.permutation(rows)[: self.plan.batch_size]))
+        skip, mine = material.skips[part], material.rows[part].numpy()
+        rows = torch.from_numpy(np.sort(draw.permutation(mine)[: self.plan.batch_size]))
         largest = min(options.largest, n_genes - 1)
         size = round(float(np.exp(draw.uniform(np.log(min(options.smallest, largest)), np.log(largest)))))
         order = torch.from_numpy(draw.permutation(n_genes))

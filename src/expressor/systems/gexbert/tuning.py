@@ -107,7 +107,7 @@ class _Batches(Sequence[Mapping[str, Tensor]]):
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, step: Any) -> Mapping[str, Tensor]:
+    def __getitem__(self, step: Any) -> Any:
         seed, epoch, rank = self.place
         draw = stream(seed, "tune", epoch, int(step), rank)
         rows = torch.from_numpy(np.sort(draw.permutation(len(self.values))[: self.size]))
@@ -163,7 +163,10 @@ def tune(
     def validate(module: Any) -> dict[str, float]:
         device = next(module.parameters()).device
         output = base + module(*(None if one is None else one.to(device) for one in seen)).cpu()
-        return {"val_loss": float(judged.loss(output, judged.targets)), "frozen_loss": float(judged.loss(base, judged.targets))}
+        return {
+            "val_loss": float(judged.loss(output, judged.targets)),
+            "frozen_loss": float(judged.loss(base, judged.targets)),
+        }
 
     def loss(module: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         added = module(batch["genes"], batch["z"], batch["missing"], batch.get("scores"), batch.get("pipeline"))
