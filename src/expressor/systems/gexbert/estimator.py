@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from expressor.core.errors import DataError, check_choice, check_range
+from expressor.core.errors import DataError, check_range
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.errors import NotFittedError
 from expressor.estimator.restoring import judge_restoration
 from expressor.estimator.roles import Encodes, Imputes, Predicts, Survives
 from expressor.systems.gexbert import interpretation, saving
-from expressor.systems.gexbert.fitting import SUPPLIED, Fitted, Fitting
+from expressor.systems.gexbert.fitting import Fitted, Fitting
 from expressor.systems.gexbert.outputs import outputs_of
+from expressor.systems.gexbert.parameters import check_parameters
 from expressor.systems.gexbert.profiles import Reference, pipelines, read_query
 from expressor.systems.gexbert.skip import by_pattern
 from expressor.systems.gexbert.writing import methods_text
@@ -154,39 +155,7 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
     # Fitting ---------------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        for name, low in (("memory", 0), ("bins", 2), ("dim", 1), ("layers", 0), ("decoder_layers", 0), ("heads", 1),
-                          ("hidden", 1), ("tokens", 1), ("targets", 1), ("steps", 1), ("components", 1), ("folds", 2),
-                          ("anchors", 1), ("random_state", 0)):  # fmt: skip
-            check_range(getattr(self, name), name=name, low=low, integer=True)
-        for name in ("dropout", "hidden_share"):
-            check_range(getattr(self, name), name=name, low=0, high=1, open_high=True)
-        check_range(self.validation, name="validation", low=0, high=1, open_low=True, open_high=True)
-        check_range(self.visible_weight, name="visible_weight", low=0)
-        check_choice(self.value_encoder, ("continuous", "bins"), name="value_encoder")
-        check_choice(self.value_scale, ("standardised", "rank"), name="value_scale")
-        check_choice(self.tuning, ("frozen", "fine-tuned"), name="tuning")
-        check_choice(self.survival_input, ("token", "panel", "anchors"), name="survival_input")
-        check_choice(self.floor, ("auto", "none"), name="floor")
-        if not self.gene_vectors.startswith(SUPPLIED):
-            check_choice(self.gene_vectors, ("pca", "random", "varm:<key>"), name="gene_vectors")
-        if len(self.panel_sizes) != 2 or not 1 <= self.panel_sizes[0] <= self.panel_sizes[1]:
-            raise DataError(
-                "panel_sizes is no range", expected="a smallest size >= 1 and a largest", got=self.panel_sizes
-            )
-        if self.dim % self.heads:
-            raise DataError("dim is not a multiple of heads", got=f"{self.dim} and {self.heads}",
-                            fix="Choose another number of heads.")  # fmt: skip
-        if self.panel is not None and not len(self.panel):
-            raise DataError("panel names no gene", expected="at least one, or None for whatever is measured")
-        if (self.time is None) != (self.event is None):
-            given, missing = ("time", "event") if self.event is None else ("event", "time")
-            raise DataError(f"{given}= was given without {missing}=", fix="Name both columns, or neither.")
-        if not self.linear_skip and not self.network:
-            raise DataError("without linear_skip and without network there is nothing that restores",
-                            fix="Switch one of them on.")  # fmt: skip
-        if not self.network and self.tuning == "fine-tuned":
-            raise DataError("there is no network to fine-tune", fix='Use network=True, or tuning="frozen".')
-        self.plan.check()
+        check_parameters(self)
 
     def _fit(self, adata: Any, *, val: Any, resume: Path | None) -> None:
         fitting = Fitting(self, adata, val, resume)
@@ -332,11 +301,6 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
         Returns
         -------
         (sample, 1): the column is named after ``label``.
-
-        Raises
-        ------
-        NotFittedError
-            The model was fitted without ``label``.
         """
         chance = self.predict_proba(data)
         labels = chance.columns.to_numpy()[chance.to_numpy().argmax(axis=1)]
@@ -402,11 +366,6 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
         Returns
         -------
         float32 (sample, time).
-
-        Raises
-        ------
-        NotFittedError
-            The model was fitted without ``time`` and ``event``.
         """
         risk, names = self._risk(data)
         baseline = self._fitted.risks.baseline  # type: ignore[union-attr]
@@ -466,7 +425,7 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
         -------
         One row a gene, (gene, account): ``gradients`` (mean absolute integrated gradients), ``rollout`` (attention followed from
         the sample token), ``random_gradients`` and ``random_rollout`` (the same with random weights), ``univariate`` (absolute t
-        or Cox statistic of the gene alone). ``.attrs["agreement"]`` holds Spearman's correlation of each with the univariate statistic.
+        or Cox statistic of the gene alone). ``.attrs["agreement"]`` holds Spearman's correlation of each with the last.
         """
         _, brought, adata = self._read(data)
         return interpretation.compare(

@@ -23,14 +23,13 @@ from expressor.systems.gexbert.heads import ClassHead, RiskHead
 from expressor.systems.gexbert.memory import Memory
 from expressor.systems.gexbert.network import RestorationNetwork
 from expressor.systems.gexbert.outcomes import Heads
+from expressor.systems.gexbert.parameters import SUPPLIED
 from expressor.systems.gexbert.profiles import Reference, patients, pipelines, read_query, read_training
 from expressor.systems.gexbert.restorer import Restorer
 from expressor.systems.gexbert.skip import CrossFit, LinearSkip, fit_skip
 from expressor.systems.gexbert.training import Judge, Material, Options, pretrain
 from expressor.systems.gexbert.tuning import TunedNetwork
 from expressor.train import loop
-
-SUPPLIED = "varm:"
 
 
 @dataclass(eq=False)
