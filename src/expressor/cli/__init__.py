@@ -10,6 +10,7 @@ VERBS = {
     "demo": "train on the shipped tissue, write predictions and a report",
     "fit": "fit a system on data and save it",
     "predict": "annotate data with a saved model",
+    "impute": "restore what was not measured of bulk profiles",
     "report": "write the HTML report and the figures of a run folder",
     "bench": "run a benchmark task and print its table",
     "systems": "list the systems, or show one card",

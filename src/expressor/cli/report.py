@@ -7,23 +7,45 @@ from typing import Annotated
 import tyro
 
 from expressor.cli.terminal import console, parse
+from expressor.core.errors import DataError
 
 
 def report(
-    folder: Annotated[Path, tyro.conf.Positional], /, out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    folder: Annotated[Path, tyro.conf.Positional],
+    /,
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    data: str | None = None,
 ) -> None:
-    """Write the single-file HTML report and the static figures of a run folder.
+    """Write the single-file HTML report and the static figures of a run folder, or of a saved model on a cohort.
 
     Parameters
     ----------
     folder
-        A folder that ``expressor demo`` or ``expressor.report.write_run`` made.
+        A run folder (of ``expressor demo``, ``expressor impute --report``, ``write_run``); with ``--data``, a saved model.
     out
-        The HTML file; ``report.html`` in the folder by default.
+        The HTML file; ``report.html`` in the folder by default. With ``--data``, the run folder to write.
+    data
+        Bulk profiles (CSV, TSV, h5ad, zarr, or the name of a data set) that the model is asked about: restored genes,
+        Kaplan-Meier curves by predicted risk, calibration.
     """
     from expressor.report import write_report
+    from expressor.report.cohort import MARK
 
-    console.print(f"wrote {write_report(folder, out)}", markup=False)
+    if data is not None:
+        from expressor.cli.source import read_source
+        from expressor.estimator import load
+        from expressor.report import write_cohort_run
+
+        if out is None:
+            raise DataError("a report on data needs a folder to be written to", fix="Give -o FOLDER.")
+        written = write_cohort_run(load(folder), read_source(data), out) / "report.html"
+    elif (folder / MARK).is_file():
+        from expressor.report import write_cohort_report
+
+        written = write_cohort_report(folder, out)
+    else:
+        written = write_report(folder, out)
+    console.print(f"wrote {written}", markup=False)
 
 
 def main(words: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from expressor.core.errors import DataError, nearest_names
 
 
 def read_source(source: str) -> Any:
-    """Return the AnnData of a path (h5ad, zarr) or of a data set's name (see ``expressor datasets``).
+    """Return the AnnData of a path (h5ad, zarr, CSV, TSV) or of a data set's name (see ``expressor datasets``).
 
     Raises
     ------
@@ -24,6 +24,6 @@ def read_source(source: str) -> Any:
         return getattr(datasets, source)().adata
     raise DataError(
         f"{source!r} is neither a file nor a data set",
-        expected="a path to an h5ad or zarr, or one of " + ", ".join(names),
+        expected="a path to an h5ad, zarr, CSV or TSV, or one of " + ", ".join(names),
         nearest=nearest_names(source, names),
     )

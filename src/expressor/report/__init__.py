@@ -10,7 +10,11 @@ from expressor.core.optional import need
 
 _NAMES = {
     "Run": "run",
+    "CohortRun": "cohort",
+    "read_cohort_run": "cohort",
     "read_run": "run",
+    "write_cohort_report": "cohort_page",
+    "write_cohort_run": "cohort",
     "write_report": "html",
     "write_figures": "gallery",
     "write_run": "writing",
@@ -19,15 +23,19 @@ _NAMES = {
     "model_card": "modelcard",
     "write_model_card": "modelcard",
 }
-_MODULES = ("figures", "html", "methods", "modelcard", "run", "writing")
-_DRAWING = ("figures", "gallery", "html")
+_MODULES = ("cohort", "cohort_page", "figures", "html", "methods", "modelcard", "run", "writing")
+_DRAWING = ("cohort_page", "figures", "gallery", "html")
 
 __all__ = [
+    "CohortRun",
     "Run",
-    "model_card",
     "methods_text",
+    "model_card",
+    "read_cohort_run",
     "read_run",
     "references",
+    "write_cohort_report",
+    "write_cohort_run",
     "write_figures",
     "write_model_card",
     "write_report",

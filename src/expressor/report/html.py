@@ -81,12 +81,12 @@ def render(run: Run) -> str:
         scale=reading.scale_words,
         axis=gene_axis(run),
     )
-    script = '(() => {\n"use strict";\n' + "\n".join(_asset(name) for name in SCRIPTS) + "})();\n"
+    script = '(() => {\n"use strict";\n' + "\n".join(asset(name) for name in SCRIPTS) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     data = page_data(run)
     return environment.get_template("report.html.j2").render(
         run=run,
-        style=Markup(_asset("report.css")),
+        style=Markup(asset("report.css")),
         script=Markup(script),
         policy=f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'",
@@ -126,5 +126,6 @@ def json_for_script(value: object) -> str:
     return text
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file of the folder ``assets``."""
     return (importlib.resources.files("expressor.report") / "assets" / name).read_text(encoding="utf-8")

@@ -21,15 +21,21 @@ class Reference:
 
 def methods_text(run: Run) -> list[str]:
     """Return the paragraphs of ``methods.txt`` before its references; empty where there is no such file."""
-    return _parts(run.methods)[0]
+    return parts_of(run.methods)[0]
 
 
 def references(run: Run) -> list[Reference]:
     """Return the references that ``methods.txt`` lists under the heading "References"."""
-    return [Reference(text, _address(text)) for text in _parts(run.methods)[1]]
+    return [reference(text) for text in parts_of(run.methods)[1]]
 
 
-def _parts(text: str) -> tuple[list[str], list[str]]:
+def reference(text: str) -> Reference:
+    """Return a reference with its address, where ``text`` names a DOI or an arXiv number."""
+    return Reference(text, _address(text))
+
+
+def parts_of(text: str) -> tuple[list[str], list[str]]:
+    """Return the paragraphs of what a model says of itself (``text``), and the references that it lists."""
     paragraphs: list[str] = []
     listed: list[str] = []
     inside = False

@@ -15,6 +15,9 @@ from expressor.core.rng import stream
 ALPHAS = tuple(float(one) for one in 10.0 ** np.arange(-2.0, 4.1, 0.5))
 
 
+_TUNED_ON = 200  # genes on which a penalty is chosen
+
+
 @dataclass(kw_only=True)
 class RestoringControl(BaseEstimator):
     """Base of the controls that restore: fit on samples without gaps, then fill the NaN of others."""
@@ -95,7 +98,8 @@ class NearestSamples(RestoringControl):
 class PatternRidge(RestoringControl):
     """Ridge regression of every other gene on the genes measured, fitted anew for each pattern of what is measured.
 
-    The penalty, one for all genes, is chosen by leave-one-out error on training samples, for which ridge has a closed form.
+    The penalty, one for all genes, is chosen by leave-one-out error on training samples, for which ridge has a closed form; of many
+    genes some 200, evenly spread, are looked at.
 
     Parameters
     ----------
@@ -128,10 +132,13 @@ class PatternRidge(RestoringControl):
         target = vectors.T @ y
         scale = float(seen.sum())
         errors = []
+        some = slice(None, None, max(1, y.shape[1] // _TUNED_ON))
+        squared = vectors**2
         for alpha in self.alphas:
             shrunk = values / (values + alpha * scale)
-            hat = np.minimum((vectors**2) @ shrunk, 1 - 1e-9)
-            errors.append(float((((y - vectors @ (shrunk[:, None] * target)) / (1 - hat)[:, None]) ** 2).mean()))
+            hat = np.minimum(squared @ shrunk, 1 - 1e-9)
+            left = y[:, some] - vectors @ (shrunk[:, None] * target[:, some])
+            errors.append(float(((left / (1 - hat)[:, None]) ** 2).mean()))
         self.alpha_ = self.alphas[int(np.argmin(errors))]
         weights = vectors @ (target / (values + self.alpha_ * scale)[:, None])
         full = np.zeros_like(z)

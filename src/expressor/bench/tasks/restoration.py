@@ -33,8 +33,8 @@ def _panels(*sizes: int, draws: int = 2) -> list[dict[str, Any]]:
     return [{"kind": "panel", "size": size, "draws": draws} for size in sizes]
 
 
-def _random(*shares: float) -> list[dict[str, Any]]:
-    return [{"kind": "mcar", "share": share, "draws": 1} for share in shares]
+def _random(*shares: float, samples: int | None = None) -> list[dict[str, Any]]:
+    return [{"kind": "mcar", "share": share, "draws": 1, "samples": samples} for share in shares]
 
 
 PROTOCOLS = (
@@ -46,14 +46,19 @@ PROTOCOLS = (
         split=FIVE | {"by": ["cancer_type", "stage"], "sha256": "aa09940aa81c"},
         targets={
             "genes": 4000,
-            "masks": [*_panels(32, 64, 256, 1024), *_random(0.1, 0.5), {"kind": "mnar", "share": 0.5, "draws": 1}],
+            "masks": [
+                *_panels(32, 64, 256, 1024),
+                *_random(0.1, 0.5, samples=40),
+                {"kind": "mnar", "share": 0.5, "draws": 1, "samples": 40},
+            ],
         },
         variants=("log2",),
         judging=JUDGING,
         notes=(
             "The 4,000 genes of largest variance on the training patients of each fold, log2(RSEM+1).",
             "Panels are drawn at random, two of each size; a new patient's other genes are all judged.",
-            "Gaps: values hidden at random (10 and 50 %), or low ones more likely than high ones (half of the values in all).",
+            "Gaps, each sample with its own: values hidden at random (10 and 50 %), or low ones more likely than high ones (half "
+            "of the values in all); 40 test patients of each fold.",
         ),
     ),
     Protocol(
@@ -62,7 +67,7 @@ PROTOCOLS = (
         title="13 TCGA cohorts: restore 1,526 genes of new patients from random panels of 64 and 256, and from gaps",
         data={"dataset": "tcga13"},
         split=FIVE | {"by": ["cohort"], "sha256": "a3018b961cbf"},
-        targets={"genes": 1526, "masks": [*_panels(64, 256, draws=1), *_random(0.5, 0.9)]},
+        targets={"genes": 1526, "masks": [*_panels(64, 256, draws=1), *_random(0.5, 0.9, samples=100)]},
         variants=("z-score",),
         judging=JUDGING,
         notes=("z-scores were made by the source over all patients of a cohort: a mild leak that cannot be undone.",),
@@ -73,7 +78,7 @@ PROTOCOLS = (
         title="TCGA BLCA, COADREAD, STAD and UCEC in one pipeline: restore 1,577 genes from random panels of 16 to 256",
         data={"dataset": "tcga_toil4"},
         split=FIVE | {"by": ["cancer_type"], "sha256": "727622512784"},
-        targets={"genes": 1577, "masks": [*_panels(16, 64, 256), *_random(0.5)]},
+        targets={"genes": 1577, "masks": [*_panels(16, 64, 256), *_random(0.5, samples=100)]},
         variants=("log2",),
         judging=JUDGING,
     ),
@@ -129,7 +134,7 @@ class Restoration(CohortTask):
             genes = choose_genes(train, int(protocol.targets["genes"]))
             train = train[:, genes].copy()
             masked = [
-                hide_values(test[:, genes].copy(), train, mask, number, draw, name)
+                hide_values(_some(test, mask)[:, genes].copy(), train, mask, number, draw, name)
                 for mask, name in named_masks(protocol)
                 for draw in range(mask["draws"])
             ]
@@ -281,6 +286,15 @@ def hide_values(test: AnnData, train: AnnData, mask: Mapping[str, Any], fold: in
     masked.obs[MASK] = f"{name} #{draw + 1}"
     masked.obs_names = [f"{one}|{name} #{draw + 1}" for one in test.obs_names]
     return masked
+
+
+def _some(test: AnnData, mask: Mapping[str, Any]) -> AnnData:
+    """As many test samples as the mask says, evenly spread over their names."""
+    wanted = mask.get("samples")
+    if not wanted or wanted >= test.n_obs:
+        return test
+    order = np.argsort(test.obs_names.astype(str).to_numpy(), kind="stable")
+    return test[np.sort(order[np.linspace(0, test.n_obs - 1, wanted).round().astype(int)])]
 
 
 def _stack(parts: Sequence[AnnData]) -> AnnData:

@@ -22,19 +22,29 @@ _NAMES = {
     "method_comparison": "comparison",
     "paired_differences": "comparison",
     "write": "sheet",
+    "gene_correlations": "restoration",
+    "kaplan_meier_by_risk": "survival",
+    "panel_size_curve": "restoration",
+    "restored_against_measured": "restoration",
+    "survival_calibration": "survival",
 }
 
 __all__ = [
     "calibration",
     "coverage",
     "gene_bars",
+    "gene_correlations",
     "gene_map",
     "k_path",
+    "kaplan_meier_by_risk",
     "learning",
     "method_comparison",
     "overview",
     "paired_differences",
+    "panel_size_curve",
     "predicted_against_measured",
+    "restored_against_measured",
+    "survival_calibration",
     "write",
 ]
 
