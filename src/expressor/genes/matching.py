@@ -145,17 +145,17 @@ class Match:
     def report(self) -> str:
         """Say in some sentences how many genes were found, in which ways, and what was left."""
         counts = Counter(one for one in self.how if one)
-        text = f"{self.n_found} of {len(self.index)} genes found"
+        text = f"{self.n_found:,} of {len(self.index):,} genes found"
         words = {"name": "by name", "version": "without the version", "table": "by the table of identifiers",
                  "alias": "by an alias"}  # fmt: skip
         if set(counts) - {"name"}:
-            text += " (" + ", ".join(f"{counts[way]} {words[way]}" for way in WAYS if counts[way]) + ")"
+            text += " (" + ", ".join(f"{counts[way]:,} {words[way]}" for way in WAYS if counts[way]) + ")"
         if self.namespaces[0] != self.namespaces[1]:
             text += f"; the model's names are {self.namespaces[0]}, the table's {self.namespaces[1]}"
         if self.missing:
-            text += f"; {len(self.missing)} missing ({_show(self.missing)})"
+            text += f"; {len(self.missing):,} missing ({_show(self.missing)})"
         if self.unused:
-            text += f"; {len(self.unused)} names not used"
+            text += f"; {len(self.unused):,} names not used"
         if self.ambiguous:
             text += (
                 f", {len(self.ambiguous)} of them because another name stands for the gene ({_show(self.ambiguous)})"

@@ -4,7 +4,8 @@
 
 - ``cohort.json``: model, data, unit, how the genes were matched, whether the cohort is that of the fit
 - ``restored.h5ad``: complete expression of the model's genes; layers ``lower``, ``upper``, and ``measured`` with its gaps
-- ``check.h5ad``: a part of the measured values, hidden and restored; layers ``measured``, ``lower``, ``upper``, NaN where nothing was hidden
+- ``check.h5ad``: a part of the measured values, hidden and restored; layers ``measured`` (NaN where nothing was hidden), ``lower``,
+  ``upper``
 - ``panel_sizes.csv``: error of restoring all other genes from random panels of the measured ones
 - ``patients.csv``: predicted risk and survival at a horizon beside time and event
 - ``evaluation.csv``: the model's own ``evaluate`` on the cohort
@@ -28,6 +29,7 @@ from expressor.data import files, keys
 from expressor.data.checks import check_sparse
 from expressor.data.cohorts import match_to
 from expressor.data.fields import fingerprint, read
+from expressor.data.guard import DAMAGED
 from expressor.data.outcomes import has_outcome, read_outcomes
 from expressor.data.profiles import profiles
 from expressor.data.units import unit_of
@@ -128,7 +130,8 @@ def write_cohort_run(
     GeneError
         None of the model's genes is in the data.
     """
-    if not isinstance(model, Imputes | Survives):
+    restores, survives = isinstance(model, Imputes), isinstance(model, Survives)
+    if not restores and not survives:
         raise DataError(
             f"{type(model).__name__} neither restores expression nor predicts survival",
             expected="a model with one of these roles",
@@ -147,13 +150,13 @@ def write_cohort_run(
     }  # fmt: skip
 
     def write(temporary: Path) -> None:
-        if isinstance(model, Imputes):
+        if restores:
             write_h5ad(restore(model, matched, coverage=coverage), temporary / "restored.h5ad")
             check = hide_and_restore(model, matched, coverage=coverage, seed=seed)
             if check is not None:
                 write_h5ad(check, temporary / "check.h5ad")
             panel_sizes(model, matched, seed=seed).to_csv(temporary / "panel_sizes.csv", index=False)
-        if isinstance(model, Survives):
+        if survives:
             table, horizon = patients_at_risk(model, matched)
             table.to_csv(temporary / "patients.csv")
             about["horizon_days"] = horizon
@@ -186,8 +189,8 @@ def restore(model: Any, data: anndata.AnnData, *, coverage: float | None = 0.9) 
     Returns
     -------
     AnnData
-        ``X`` complete; layers ``measured`` (NaN where it was not), and ``lower``, ``upper`` where the model gives intervals; float32
-        (sample, gene) on the scale ``uns["unit"]``.
+        ``X`` complete; layers ``measured`` (NaN where it was not), and ``lower``, ``upper`` where the model gives intervals;
+        float32 (sample, gene) on the scale ``uns["unit"]``.
     """
     genes = list(model.genes_in_)
     restored = anndata.AnnData(
@@ -227,13 +230,17 @@ def panel_sizes(model: Any, data: anndata.AnnData, *, seed: int = 0) -> pd.DataF
     """Return the error of restoring every other measured gene from random panels of 8, 16, 32, ... measured genes.
 
     A row a panel: ``size``, ``draw``, ``rmse`` in standard deviations of each gene over these samples, in which 1 is the error of
-    each gene's own mean. Empty with fewer than 16 genes measured in all samples, or fewer than 5 samples.
+    each gene's own mean. Genes measured in half of the samples or more take part; their gaps stay gaps. Empty with fewer than 16
+    such genes, or fewer than 5 samples.
     """
     part = _some(data)
     genes = list(model.genes_in_)
     values = profiles(part, genes, allow_gaps=True).astype(np.float64)
-    spread = values.std(axis=0)  # NaN for a gene with a gap
-    usable = np.flatnonzero(np.isfinite(spread) & (spread > 0))
+    known = ~np.isnan(values)
+    n = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, values, 0.0).sum(axis=0) / n
+    spread = np.sqrt(np.where(known, (values - mean) ** 2, 0.0).sum(axis=0) / n)
+    usable = np.flatnonzero((known.mean(axis=0) >= 0.5) & (spread > 0))
     rows = []
     sizes = [2**power for power in range(3, 14) if 2**power <= 0.8 * len(usable)]
     for size in sizes if part.n_obs >= 5 and len(usable) >= 16 else []:
@@ -242,9 +249,13 @@ def panel_sizes(model: Any, data: anndata.AnnData, *, seed: int = 0) -> pd.DataF
             others = np.setdiff1d(usable, panel)
             shown = np.full(values.shape, np.nan, dtype=np.float32)
             shown[:, panel] = values[:, panel]
-            restored = np.asarray(model.impute(_with(part, shown, genes)), dtype=np.float64)
-            error = (restored[:, others] - values[:, others]) / spread[others]
-            rows.append({"size": size, "draw": draw, "rmse": float(np.sqrt((error**2).mean()))})
+            # A sample of which the panel shows nothing says nothing of the panel.
+            told = np.flatnonzero((~np.isnan(shown)).any(axis=1))
+            restored = np.asarray(model.impute(_with(part[told], shown[told], genes)), dtype=np.float64)
+            error = ((restored - values[told]) / np.where(spread > 0, spread, 1.0))[:, others]
+            rows.append(
+                {"size": size, "draw": draw, "rmse": float(np.sqrt((error[known[told][:, others]] ** 2).mean()))}
+            )
     return pd.DataFrame(rows, columns=["size", "draw", "rmse"])
 
 
@@ -332,7 +343,7 @@ def _read_h5ad(path: Path) -> anndata.AnnData | None:
         held = anndata.read_h5ad(path)
     check_sparse(held.X, where=f"X of {path}")
     if "measured" not in held.layers:
-        raise FormatError(f"{path} has no layer 'measured'", fix=files.DAMAGED)
+        raise FormatError(f"{path} has no layer 'measured'", fix=DAMAGED)
     return held
 
 

@@ -98,9 +98,9 @@ def opening(run: CohortRun) -> list[str]:
     known = genes["r"].dropna()
     if len(known):
         said.append(
-            f"Of what was measured {HIDDEN:.0%} was hidden and restored: the median correlation over "
+            f"Of what was measured {100 * HIDDEN:.0f} % was hidden and restored: the median correlation over "
             f"{summary.count(len(known), 'gene')} is {summary.number(float(known.median()))}, and "
-            f"{(known < 0.3).mean():.0%} of the genes stay below 0.30. Trust a restored gene as far as its own correlation goes."
+            f"{100 * (known < 0.3).mean():.0f} % of the genes stay below 0.30. Trust a restored gene as far as its own r goes."
         )
     if len(run.patients):
         said.append(_on_survival(run))
@@ -120,7 +120,7 @@ def _on_survival(run: CohortRun) -> str:
     text = f"{summary.count(len(known), 'patient')} with a known outcome, {events} of them with the event."
     if events:
         c = concordance(known["time"], known["event"], known["risk"])
-        text += f" Of two of them, the one of higher predicted risk had the event first in {100 * c:.0f} % of the pairs (Harrell's C)."
+        text += f" In {100 * c:.0f} % of the pairs the one of higher predicted risk had the event first (Harrell's C)."
     if events < FEW_EVENTS:
         text += f" With fewer than {FEW_EVENTS} events nothing is certain."
     return text
@@ -155,7 +155,7 @@ def _restoration_drawings(run: CohortRun) -> list[Drawing]:
         return []
     genes = run.gene_table()
     found: list[Drawing] = []
-    chosen = _spread(list(genes.index))
+    chosen = _spread(list(genes.index[genes["r"].notna()]))
     if chosen:
         place = run.check.var_names.get_indexer(chosen)
         layers = {
@@ -179,7 +179,7 @@ def _restoration_drawings(run: CohortRun) -> list[Drawing]:
     if len(run.panel_sizes):
         found.append((
             "panel_sizes",
-            "Error of restoring all other genes from random panels of the measured ones; lines reach from the best to the worst panel. "
+            "Error of restoring all other genes from random panels of the measured ones, with the best and the worst panel. "
             "1 is the error of each gene's mean over these very samples.",
             figures.panel_size_curve(run.panel_sizes),
         ))  # fmt: skip
@@ -200,11 +200,11 @@ def _survival_drawings(run: CohortRun) -> list[Drawing]:
     horizon = float(run.about["horizon_days"])
     groups = 3 if len(known) >= 45 else 2
     return [
-        ("kaplan_meier", "Survival of patients by predicted risk, in groups of about equal size, with 95 % bands; small strokes are "
+        ("kaplan_meier", "Survival of patients by predicted risk, in groups of about equal size, with 95 % bands; strokes are "
          "patients who were lost from view. Below, how many are still at risk.",
          figures.kaplan_meier_by_risk(time, event, known["risk"].to_numpy(dtype=float), groups=groups)),
         ("survival_calibration",
-         f"Patients in groups of rising predicted survival beyond {horizon / YEAR:.3g} years, against what Kaplan-Meier finds in each, "
+         f"Patients in groups of rising predicted survival beyond {horizon / YEAR:.3g} years, against what Kaplan-Meier finds, "
          "with 95 % intervals. On the dashed line the predictions mean what they say.",
          figures.survival_calibration(time, event, known["survival"].to_numpy(dtype=float), horizon=horizon,
                                       groups=min(5, max(2, len(known) // 20)))),

@@ -242,7 +242,7 @@ def named_masks(protocol: Protocol) -> Iterator[tuple[Mapping[str, Any], str]]:
         if mask["kind"] == "panel":
             yield mask, f"{mask['size']:,} genes measured"
         else:
-            yield mask, f"{mask['share']:.0%} hidden{', low ones first' if mask['kind'] == 'mnar' else ''}"
+            yield mask, f"{100 * mask['share']:.0f} % hidden{', low ones first' if mask['kind'] == 'mnar' else ''}"
 
 
 def choose_genes(train: AnnData, n: int) -> list[str]:

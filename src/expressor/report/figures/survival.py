@@ -1,5 +1,7 @@
 """Survival by predicted risk: Kaplan-Meier curves with numbers at risk, and predicted against observed survival at one time."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -84,7 +86,7 @@ def _numbers_at_risk(
 ) -> None:
     """A table under the axis, one line a group, at the ticks."""
     first, step = -0.245, 0.062
-    style = {"fontsize": SIZE - 0.5, "annotation_clip": False, "va": "center"}
+    style: Any = {"fontsize": SIZE - 0.5, "annotation_clip": False, "va": "center"}
     ax.annotate("at risk", (0, first + step), xycoords="axes fraction", xytext=(-8, 0), textcoords="offset points", ha="right",
                 color=INKS["muted"], **style)  # fmt: skip
     for line, one in enumerate(there):
