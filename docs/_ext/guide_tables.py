@@ -8,7 +8,7 @@ from _ext.markdown import bullets, table
 from expressor.bench import Task, find_task, task_names
 from expressor.cli import VERBS
 from expressor.encoders import encoders
-from expressor.metrics import METRICS
+from expressor.metrics.catalogue import ALL
 
 
 def pages(docs: Path) -> dict[str, str]:
@@ -40,9 +40,7 @@ def _encoders() -> str:
 
 def _metrics() -> str:
     better = {"higher": "larger", "lower": "smaller", "one": "nearer 1", "nominal": "nearer the stated value"}
-    rows = [
-        (f"`{one.name}`", one.meaning, one.averaging, better[one.direction], one.undefined) for one in METRICS.values()
-    ]
+    rows = [(f"`{one.name}`", one.meaning, one.averaging, better[one.direction], one.undefined) for one in ALL.values()]
     return table(("metric", "what it is", "one value a", "better is", "undefined where"), rows)
 
 

@@ -35,8 +35,10 @@ def cohort_table(results: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     names = list(dict.fromkeys(plain["metric"]))
     parts = [f"## {first['task']}: {first['protocol']} (version {first['version']}, hash {first['hash']})"]
     headline = [name for name in names if name in HEADLINES]
-    for name in headline:
-        parts.append(_metric(results, plain, name, intervals=True))
+    # The headline stands right below the title, where the documentation looks for it.
+    for name in headline[:1]:
+        parts.append(f"{_title(name)}: {record(name).meaning}")
+        parts.append(_metric(results, plain, name, intervals=True, heading=False))
     rest = [name for name in names if name not in headline]
     settings = list(dict.fromkeys(plain["section"]))
     if len(settings) == 1:
@@ -52,7 +54,7 @@ def _title(name: str) -> str:
     return f"{known.title} {NOMINAL.get(name, ARROWS.get(known.direction, ''))}".strip()
 
 
-def _metric(results: pd.DataFrame, plain: pd.DataFrame, name: str, *, intervals: bool) -> str:
+def _metric(results: pd.DataFrame, plain: pd.DataFrame, name: str, *, intervals: bool, heading: bool = True) -> str:
     own = plain[plain["metric"] == name]
     settings = [str(one) for one in dict.fromkeys(own["section"])]
     heads = [_title(name)] if settings == ["all"] else settings
@@ -64,8 +66,8 @@ def _metric(results: pd.DataFrame, plain: pd.DataFrame, name: str, *, intervals:
             continue
         cells = [_cell(rows.loc[one], intervals) if one in rows.index else "refused" for one in settings]
         lines.append([f"{about['title']}{' *' if about['needs'] else ''}", str(about["kind"]), *cells])
-    heading = f"### {_title(name)}\n\n{record(name).meaning}\n\n"
-    return heading + _grid(["method", "kind", *heads], lines)
+    above = f"### {_title(name)}\n\n{record(name).meaning}\n\n" if heading else ""
+    return above + _grid(["method", "kind", *heads], lines)
 
 
 def _cell(row: Any, intervals: bool) -> str:

@@ -47,7 +47,7 @@ def _labels(truth: Any, predicted: Any, weights: Any) -> tuple[np.ndarray, np.nd
 
 def confusion(
     truth: Any, predicted: Any, *, classes: Sequence[str] | None = None, weights: Any = None
-) -> Float[np.ndarray, "true predicted"]:
+) -> Float[np.ndarray, "class other"]:
     """Return how many samples of each true class (row) are given each class (column), in the order of ``classes``.
 
     Raises
