@@ -108,7 +108,10 @@ def test_help_of_fit_lists_the_system_s_own_parameters_and_preset(run: Run, ridg
         (("describe", "nope"), "expressor: nope is not a folder; expected the folder of a saved model"),
         (("predict", "nope", "data", "-o", "out.h5ad"), "expressor: nope is not a folder"),
         (("report", "nope"), "expressor: there is no folder"),
-        (("bench", "nope"), "expressor: no benchmark task is called 'nope'; expected one of 'cancer_type', 'histology'"),
+        (
+            ("bench", "nope"),
+            "expressor: no benchmark task is called 'nope'; expected one of 'cancer_type', 'histology'",
+        ),
         (("datasets", "her2ts"), "expressor: no data set is called 'her2ts'; nearest: 'her2st'"),
     ],
 )
