@@ -49,7 +49,7 @@ def results(tmp_path_factory):
     found = {}
     for name in TASKS:
         folder = tmp_path_factory.mktemp(name)
-        found[name] = run(name, protocol="simulated", out=folder), folder
+        found[name] = run(name, protocol="simulated", methods=[], out=folder), folder
     return found
 
 
@@ -281,7 +281,7 @@ def test_tables(name, results):
 def test_finished_parts_are_not_run_again(results, monkeypatch):
     found, folder = results["restoration"]
     monkeypatch.setattr("expressor.bench.runner.run_cell", None)
-    again = run("restoration", protocol="simulated", out=folder)
+    again = run("restoration", protocol="simulated", methods=[], out=folder)
     pd.testing.assert_frame_equal(again.drop(columns=["expressor"]), found.drop(columns=["expressor"]))
 
 
