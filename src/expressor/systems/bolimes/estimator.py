@@ -53,7 +53,8 @@ class BOLIMES(Estimator, Predicts):
     max_genes
         Most genes that are kept, >= 1.
     folds
-        For the curve of accuracy over the number of genes, >= 2.
+        For the curve of accuracy over the number of genes, >= 2; fewer where a label has fewer samples, of which
+        each needs two.
     random_state
         Seed, >= 0.
 
@@ -95,7 +96,7 @@ class BOLIMES(Estimator, Predicts):
 
     def _fit(self, adata: Any, *, val: Any, resume: Path | None) -> None:
         self.unit_ = check_unit(adata, BULK_SCALES, who="BOLIMES")
-        y = read_labels(adata, self.label, at_least=self.folds).astype(str)
+        y = read_labels(adata, self.label, at_least=2).astype(str)
         genes = sorted(map(str, adata.var_names))
         values = profiles(adata, genes).astype(np.float64)
         mean, scale = values.mean(0), values.std(0)
@@ -117,7 +118,8 @@ class BOLIMES(Estimator, Predicts):
         sizes = selection.sizes_to_try(len(order), self.max_genes)
         self.classes_ = np.unique(y)
         codes = np.searchsorted(self.classes_, y)
-        fold = inner_folds(patients, codes, folds=self.folds, seed=self.random_state)
+        folds = min(self.folds, int(np.bincount(codes).min()))
+        fold = inner_folds(patients, codes, folds=folds, seed=self.random_state)
         accuracy = selection.size_curve(Z, y, order, sizes, fold=fold, make=lambda: self._make(options))
         chosen = order[: equations.best_size(sizes, accuracy)]
         self._model = as_plain(self._make(options).fit(Z[:, chosen], y))

@@ -67,7 +67,7 @@ def one_against_rest(
     latex=r"\mathcal{M} = \operatorname{top}_3 \, \mathrm{acc}(m)",
     fidelity="paper", source=_ABSTRACT + "; that accuracies are cross-validated inside the training samples is ours",
 )  # fmt: skip
-def best_members(accuracy: Float[np.ndarray, " model"], n: int) -> Int[np.ndarray, " member"]:
+def best_members(accuracy: Float[np.ndarray, " candidate"], n: int) -> Int[np.ndarray, " member"]:
     """Return positions of the n best, best first; ties go to the earlier one."""
     return np.argsort(-accuracy, kind="stable")[:n]
 

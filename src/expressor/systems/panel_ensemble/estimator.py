@@ -47,7 +47,8 @@ class PanelEnsemble(Estimator, Predicts):
     trees
         Of each forest, >= 10.
     folds
-        For the accuracy of the candidates, >= 2.
+        For the accuracy of the candidates, >= 2; fewer where a label has fewer samples, of which
+        each needs two.
     explained
         Samples of each label on which ``class_genes_`` is computed, >= 0; 0 leaves it out, which takes the most time.
     random_state
@@ -95,7 +96,7 @@ class PanelEnsemble(Estimator, Predicts):
 
     def _fit(self, adata: Any, *, val: Any, resume: Path | None) -> None:
         self.unit_ = check_unit(adata, (LOG2, LOG1P, LOG_RATIO, ZSCORE), who="PanelEnsemble")
-        labels = read_labels(adata, self.label, at_least=self.folds).astype(str)
+        labels = read_labels(adata, self.label, at_least=2).astype(str)
         genes = sorted(map(str, adata.var_names))
         values = profiles(adata, genes).astype(np.float64)
         if not (values.std(axis=0) > 0).any():
@@ -105,7 +106,8 @@ class PanelEnsemble(Estimator, Predicts):
         values, labels, patients = values[canon], labels[canon], patients_of(adata)[canon]
         self.classes_, c = np.unique(labels, return_inverse=True)
         candidates = tuple(dict.fromkeys(self.candidates))
-        fold = inner_folds(patients, c, folds=self.folds, seed=self.random_state)
+        folds = min(self.folds, int(np.bincount(c).min()))
+        fold = inner_folds(patients, c, folds=folds, seed=self.random_state)
         accuracy = ensemble.cross_validate(
             values, c, fold, candidates=candidates, n_genes=self.n_genes, selection=self.selection, trees=self.trees,
             seed=self.random_state,

@@ -60,6 +60,15 @@ def test_labels_of_chance_confirm_no_genes() -> None:
             BOLIMES(**(QUICK | {"rounds": 40})).fit(data)
 
 
+def test_three_samples_of_each_label_are_enough_to_fit() -> None:
+    data = example("bulk")
+    few = data[
+        np.concatenate([np.flatnonzero(data.obs["cancer_type"] == one)[:3] for one in ("T1", "T2", "T3")])
+    ].copy()
+    model = BOLIMES.preset("tiny", rounds=3).fit(few)
+    assert model.predict_proba(data).shape == (60, 3)
+
+
 def test_what_it_refuses() -> None:
     data = example("bulk")
     model = BOLIMES.preset("tiny").fit(data)
@@ -68,8 +77,8 @@ def test_what_it_refuses() -> None:
     with pytest.raises(DataError, match="obs has no column 'tumour'"):
         BOLIMES(label="tumour").fit(data)
     rare = data.copy()
-    rare.obs["cancer_type"] = np.where(np.arange(60) < 2, "X", "Y")
-    with pytest.raises(DataError, match="label 'X'.*too rare.*at least 5 samples a label"):
+    rare.obs["cancer_type"] = np.where(np.arange(60) < 1, "X", "Y")
+    with pytest.raises(DataError, match="label 'X'.*too rare.*at least 2 samples a label"):
         BOLIMES().fit(rare)
     with pytest.raises(DataError, match="unknown classifier 'svm'"):
         BOLIMES().set_params(classifier="svm").fit(data)

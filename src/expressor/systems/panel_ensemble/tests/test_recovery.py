@@ -59,6 +59,15 @@ def test_labels_of_chance_are_not_told() -> None:
     assert model.score(simulate_bulk(n_patients=150, n_genes=60, seed=1)) < 0.55
 
 
+def test_three_samples_of_each_label_are_enough_to_fit() -> None:
+    data = example("bulk")
+    few = data[
+        np.concatenate([np.flatnonzero(data.obs["cancer_type"] == one)[:3] for one in ("T1", "T2", "T3")])
+    ].copy()
+    model = PanelEnsemble.preset("tiny").fit(few)
+    assert model.predict_proba(data).shape == (60, 3)
+
+
 def test_what_it_refuses() -> None:
     data = example("bulk")
     model = PanelEnsemble.preset("tiny").fit(data)
@@ -76,7 +85,7 @@ def test_what_it_refuses() -> None:
     with pytest.raises(DataError, match="PanelEnsemble cannot use counts.*to_log2"):
         PanelEnsemble().fit(counts)
     rare = data.copy()
-    rare.obs["cancer_type"] = np.where(np.arange(60) < 2, "X", "Y")
+    rare.obs["cancer_type"] = np.where(np.arange(60) < 1, "X", "Y")
     with pytest.raises(DataError, match="label 'X'.*too rare"):
         PanelEnsemble().fit(rare)
     constant = data.copy()
