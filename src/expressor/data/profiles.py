@@ -9,7 +9,7 @@ from scipy import sparse
 from expressor.core.errors import DataError
 from expressor.core.log import logger
 from expressor.data.keys import UNIT
-from expressor.data.units import check_same_unit, detect_scale, family
+from expressor.data.units import can_look_like, check_same_unit, detect_scale, family
 from expressor.genes.vocab import GeneVocab
 
 
@@ -77,7 +77,7 @@ def check_scale_of_use(adata: AnnData, fitted: str) -> None:
     """
     if UNIT not in adata.uns:
         found = detect_scale(adata.X)
-        if not found.sure or family(found.name) == family(fitted):
+        if not found.sure or can_look_like(family(fitted), found):
             return
     check_same_unit(fitted, adata)
 

@@ -195,7 +195,7 @@ def unit_of(adata: AnnData, *, layer: str | None = None) -> str:
             logger.warning("no unit is stated (uns['unit']); taken for %s", found)
         return found.name
     claimed = family(str(said))
-    if claimed != found.name and not _can_look_like(claimed, found):
+    if claimed != found.name and not can_look_like(claimed, found):
         raise DataError(
             f"uns['unit'] says {said!r}, but the values are {found.name} ({'; '.join(found.reasons)})",
             fix="Correct uns['unit'], or put values of that unit into X.",
@@ -203,7 +203,8 @@ def unit_of(adata: AnnData, *, layer: str | None = None) -> str:
     return str(said)
 
 
-def _can_look_like(claimed: str, found: Scale) -> bool:
+def can_look_like(claimed: str, found: Scale) -> bool:
+    """Return whether values that look like ``found`` may be on the scale ``claimed``, one of :data:`BULK_SCALES`."""
     if not found.sure:
         return claimed not in (ZSCORE, LOG_RATIO) or found.name in (ZSCORE, LOG_RATIO)
     # Centred logarithms may happen to have standard deviation 1; scaled values of a part of the samples are centred no more.

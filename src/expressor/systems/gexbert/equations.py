@@ -67,7 +67,7 @@ def continuous_token(
 @equation(
     "gexbert", "I4",
     meaning="the gene table starts from the principal loadings of the standardised training set, scaled to unit mean square",
-    latex=r"E_{gk} = L_{gk} \big/ \sqrt{\tfrac1G \textstyle\sum_{g'} L_{g'k}^2}, \qquad L L^\top = \tfrac1n Z^\top Z",
+    latex=r"E_{gk} = L_{gk} \big/ \sqrt{\frac1G \sum_{g'} L_{g'k}^2}, \qquad L L^\top = \frac1n Z^\top Z",
     fidelity="inferred", source="ours; the paper's table starts from random numbers (third party's account)",
 )  # fmt: skip
 def loading_start(L: Float[Tensor, "gene factor"]) -> Float[Tensor, "gene factor"]:

@@ -29,7 +29,7 @@ class Features:
     representation: bool
     panel: Int[Tensor, " observed"]
     anchors: Int[Tensor, " target"]
-    shown: Int[Tensor, " observed"] | None
+    shown: Tensor | None
 
     def hide(self, values: Float[Tensor, "sample gene"]) -> Float[Tensor, "sample gene"]:
         """Return the values with NaN where the head may not look."""

@@ -143,7 +143,8 @@ class Fitting:
             restorer, self.values[self.held_out], self.codes_of(self.held_out), stretch=stretch, seed=self.seed
         )
         # What was chosen is kept; the closed form and the memory now learn from everyone.
-        whole, whole_cross = fit_skip(self.values, **given, like=skip)
+        again = model.time is not None and model.survival_input == "anchors"
+        whole, whole_cross = fit_skip(self.values, **given, like=skip, cross=again)
         if memory is not None:
             memory = Memory.of(whole, whole_cross.filled, model.memory, self.seed)
         judged = dataclasses.replace(restorer, memory=None)

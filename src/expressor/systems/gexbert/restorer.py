@@ -9,12 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expressor.core.rng import stream
-from expressor.nn.gaussian import condition
 from expressor.systems.gexbert import equations
 from expressor.systems.gexbert.memory import Memory
 from expressor.systems.gexbert.mixture import Mixture
 from expressor.systems.gexbert.network import RestorationNetwork
-from expressor.systems.gexbert.skip import LinearSkip, by_pattern
+from expressor.systems.gexbert.skip import LinearSkip, by_pattern, with_shrinkage
 from expressor.systems.gexbert.training import Options, View, look
 
 _ROWS = 256  # samples that the network sees at once
@@ -75,8 +74,8 @@ class Restorer:
         variance: bool = False,
     ) -> tuple[Float[Tensor, "sample target"], Tensor | None]:
         """Return restored targets of samples that share a panel, on the scale of the values, and the closed form's variances."""
-        state = self.skip.state_at(len(observed))
-        mean, around = condition(state, values, observed, targets, variance=variance)
+        state = self.skip.state
+        mean, around = self.skip.condition(values, observed, targets, variance=variance)
         if not self.linear:
             mean = state.mean[targets].expand(len(values), -1)
             around = None if around is None else state.scale[targets].square()
@@ -159,7 +158,7 @@ class Restorer:
 
         There is one for each ``place``, the position in the stream of random numbers (number of the draw, name of the sample).
         """
-        state = self.skip.state_at(len(observed))
+        state = with_shrinkage(self.skip.state, self.skip.shrinkage_at(len(observed)))
         whole = torch.cat([observed, targets])
         streams = [stream(seed, "draws", *one) for one in place]
         n_factors = state.factors.shape[1]
@@ -168,5 +167,5 @@ class Restorer:
         u = state.mean[whole] + state.scale[whole] * u
         left, given = u[:, len(observed) :], state.mean[targets].expand(len(u), -1)
         if self.linear:
-            given = condition(state, u[:, : len(observed)], observed, targets, variance=False)[0]
+            given = self.skip.condition(u[:, : len(observed)], observed, targets)[0]
         return equations.draw(torch.zeros_like(left), left, given, 1.0)

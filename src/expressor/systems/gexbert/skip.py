@@ -19,9 +19,10 @@ PENALTIES = (0.03, 0.06, 0.1, 0.17, 0.3, 0.5, 0.9, 1.5, 2.5, 4.0)
 
 _SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _PANELS = 2  # random panels a size and fold
+_LARGE = 256  # genes of a panel above which one is enough
 _JUDGED = 256  # samples a fold on which a penalty is judged
 _TARGETS = 512  # genes on which a penalty is judged
-_KEPT = 3  # Gaussians of other shrinkages kept at hand; each may hold a covariance
+_MUCH = 5e8  # multiplications above which a covariance of all genes is kept at hand, if it is not too large
 _START = 0.1  # shrinkage of the stored factors; any value in (0, 1) gives the others exactly
 
 
@@ -53,21 +54,11 @@ class LinearSkip:
     sizes: tuple[int, ...]
     penalties: tuple[float, ...]
     basis: Float[Tensor, "gene factor"]
-    _made: dict[float, GaussianState] = dataclasses.field(default_factory=dict, init=False, repr=False)
     _kept: dict[str, Tensor] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def shrinkage_at(self, size: int) -> float:
         """Return the shrinkage for a panel of ``size`` genes (equation I7)."""
         return equations.panel_shrinkage(size, self.sizes, self.penalties)
-
-    def state_at(self, size: int) -> GaussianState:
-        """Return the Gaussian for a panel of ``size`` genes."""
-        shrinkage = self.shrinkage_at(size)
-        if shrinkage not in self._made:
-            if len(self._made) >= _KEPT:
-                self._made.pop(next(iter(self._made)))
-            self._made[shrinkage] = with_shrinkage(self.state, shrinkage)
-        return self._made[shrinkage]
 
     def standardise(self, values: Tensor, observed: Int[Tensor, " observed"]) -> Tensor:
         """Return values of the genes ``observed`` in standard deviations from the training mean."""
@@ -80,26 +71,64 @@ class LinearSkip:
         targets: Int[Tensor, " target"],
         *,
         variance: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return means and variances of the targets on the scale of the values."""
-        return condition(self.state_at(len(observed)), values, observed, targets, variance=variance)
+    ) -> tuple[Float[Tensor, "sample target"], Float[Tensor, " target"] | None]:
+        """Return means and variances of the targets on the scale of the values; no target may be among the observed genes."""
+        state, stretch = self.state, self._stretch(len(observed))
+        z = self.standardise(values, observed)
+        if len(observed) > state.factors.shape[1]:
+            # Fewer factors than genes: solved in the factors.
+            return condition(
+                with_shrinkage(state, self.shrinkage_at(len(observed))), values, observed, targets, variance=variance
+            )
+        root = self._root(observed)
+        across = stretch * (state.factors[observed] @ state.factors[targets].T)
+        mean = torch.cholesky_solve(z.T, root).T @ across
+        restored = state.mean[targets] + state.scale[targets] * mean
+        if not variance:
+            return restored, None
+        own = state.factors[targets].square().sum(1) + state.noise[targets]
+        left = (
+            stretch * own
+            + self._lift(len(observed))
+            - torch.linalg.solve_triangular(root, across, upper=False).square().sum(0)
+        )
+        return restored, state.scale[targets].square() * left.clamp_min(1e-12)
 
     def scores(
         self, values: Float[Tensor, "sample observed"], observed: Int[Tensor, " observed"]
     ) -> Float[Tensor, "sample dim"]:
         """Return the expected scores of the complete profiles given the panel."""
-        return posterior_factors(self.state_at(len(observed)), values, observed) @ self._projection(len(observed))
+        if "projection" not in self._kept:
+            self._kept["projection"] = self.state.factors.T @ self.basis
+        stretch = self._stretch(len(observed))
+        if len(observed) > self.state.factors.shape[1]:
+            state = with_shrinkage(self.state, self.shrinkage_at(len(observed)))
+            return stretch**0.5 * posterior_factors(state, values, observed) @ self._kept["projection"]
+        solved = torch.cholesky_solve(self.standardise(values, observed).T, self._root(observed)).T
+        return stretch * solved @ self.state.factors[observed] @ self._kept["projection"]
 
     def score_map(self, observed: Int[Tensor, " observed"]) -> Float[Tensor, "observed dim"]:
         """Return the matrix that takes standardised values of the panel to :meth:`scores`; they are linear in them."""
         unit = self.state.mean[observed] + torch.diag(self.state.scale[observed])
         return self.scores(unit, observed)
 
-    def _projection(self, size: int) -> Float[Tensor, "factor dim"]:
-        if "projection" not in self._kept:
-            self._kept["projection"] = self.state.factors.T @ self.basis
-        was, now = float(self.state.shrinkage), self.shrinkage_at(size)
-        return self._kept["projection"] * ((1 - now) / (1 - was)) ** 0.5
+    # The covariance at another shrinkage is that of the stored state, stretched, plus a multiple of the identity.
+
+    def _stretch(self, size: int) -> float:
+        return (1 - self.shrinkage_at(size)) / (1 - float(self.state.shrinkage))
+
+    def _lift(self, size: int) -> float:
+        return self.shrinkage_at(size) - self._stretch(size) * float(self.state.shrinkage)
+
+    def _root(self, observed: Tensor) -> Tensor:
+        """Return the Cholesky root of the covariance of the observed genes."""
+        state, size = self.state, len(observed)
+        if size**2 * state.factors.shape[1] > _MUCH and state.covariance is not None:
+            own = state.covariance[observed[:, None], observed]
+        else:
+            factors = state.factors[observed]
+            own = factors @ factors.T + torch.diag(state.noise[observed])
+        return torch.linalg.cholesky(self._stretch(size) * own + self._lift(size) * torch.eye(size, dtype=own.dtype))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name; :meth:`from_tensors` is the way back."""
@@ -114,7 +143,13 @@ class LinearSkip:
 
 
 def fit_skip(
-    values: Float[Tensor, "sample gene"], *, seed: int, folds: int, components: int, like: LinearSkip | None = None
+    values: Float[Tensor, "sample gene"],
+    *,
+    seed: int,
+    folds: int,
+    components: int,
+    like: LinearSkip | None = None,
+    cross: bool = True,
 ) -> tuple[LinearSkip, "CrossFit"]:
     """Fit the Gaussian, choose its shrinkages, and fit it again without each fold.
 
@@ -130,6 +165,8 @@ def fit_skip(
         Most directions of the scores, >= 1.
     like
         A skip of other samples whose shrinkages and directions are taken over.
+    cross
+        Whether to fit without each fold; if not, gaps are filled by the Gaussian of all samples, and ``like`` must be given.
 
     Returns
     -------
@@ -138,9 +175,12 @@ def fit_skip(
     n = len(values)
     folds = max(2, min(folds, n // 2))
     fold = torch.from_numpy(stream(seed, "skip/folds").permutation(n) % folds)
-    states = [fit_gaussian(values[fold != k], shrinkage=_START, seed=seed) for k in range(folds)]
+    parts = range(folds if cross else 0)
+    states = [fit_gaussian(values[fold != k], shrinkage=_START, seed=seed) for k in parts]
     whole = fit_gaussian(values, shrinkage=_START, seed=seed)
     filled = values.clone()
+    if not cross and bool(values.isnan().any()):
+        filled = restore(whole, values, variance=False)[0]
     for k, state in enumerate(states):
         rows = torch.nonzero(fold == k).squeeze(1)
         if bool(values[rows].isnan().any()):
@@ -153,8 +193,8 @@ def fit_skip(
         basis = leading / spread / spread[0]
     else:
         sizes, penalties, basis = like.sizes, like.penalties, like.basis
-    parts = tuple(LinearSkip(state, sizes, penalties, basis) for state in states)
-    return LinearSkip(whole, sizes, penalties, basis), CrossFit(parts, fold, filled)
+    skips = tuple(LinearSkip(state, sizes, penalties, basis) for state in states)
+    return LinearSkip(whole, sizes, penalties, basis), CrossFit(skips, fold, filled)
 
 
 def _choose(
@@ -166,8 +206,10 @@ def _choose(
     errors = np.zeros((len(sizes), len(PENALTIES)))
     for i, size in enumerate(sizes):
         for k, state in enumerate(states):
-            rows = torch.nonzero(fold == k).squeeze(1)[:_JUDGED]
-            for panel in range(_PANELS):
+            # Rows are often sorted by cohort: the first would not stand for all.
+            mine = np.flatnonzero((fold == k).numpy())
+            rows = torch.from_numpy(stream(seed, "skip/rows", i, k).permutation(mine)[:_JUDGED])
+            for panel in range(_PANELS if size <= _LARGE else 1):
                 order = torch.from_numpy(stream(seed, "skip/panels", i, k, panel).permutation(n_genes))
                 observed, targets = order[:size], order[size : size + _TARGETS]
                 errors[i] += _errors(state, filled[rows], values[rows], observed, targets)

@@ -20,11 +20,12 @@ from expressor.systems.gexbert.skip import CrossFit, LinearSkip, log_size
 from expressor.train import loop
 from expressor.train.plan import TrainPlan
 
-JUDGED_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+JUDGED_SIZES = (16, 64, 256, 1024)
 """Panel sizes at which the network is judged on held-out patients, as far as there are so many genes."""
 
 _JUDGED_PANELS = 2
-_JUDGED_TARGETS = 256
+_JUDGED_TARGETS = 128
+_JUDGED_SAMPLES = 256
 _UNKNOWN_PIPELINE = 0.1  # share of training batches in which no pipeline is known, so that row 0 is learnt
 
 
@@ -77,7 +78,7 @@ class Material:
     values: Float[Tensor, "sample gene"]
     filled: Float[Tensor, "sample gene"]
     skips: tuple[LinearSkip, ...]
-    rows: tuple[Int[Tensor, " row"], ...]
+    rows: tuple[Tensor, ...]
     pipeline: Int[Tensor, " sample"] | None
 
     @classmethod
@@ -219,6 +220,9 @@ class Judge:
     ) -> "Judge":
         """Draw the panels; ``values`` are those of the held-out patients, (sample, gene)."""
         n_genes = values.shape[1]
+        if len(values) > _JUDGED_SAMPLES:
+            rows = torch.from_numpy(np.sort(stream(seed, "judged samples").permutation(len(values))[:_JUDGED_SAMPLES]))
+            values, pipeline = values[rows], None if pipeline is None else pipeline[rows]
         filled = restore(skip.state, values, variance=False)[0] if bool(values.isnan().any()) else values
         found = []
         sizes = [one for one in JUDGED_SIZES if one < n_genes] or [max(1, n_genes // 2)]
