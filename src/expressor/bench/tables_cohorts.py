@@ -154,7 +154,8 @@ def _number(value: Any, *, sign: bool = False) -> str:
     if value is None or not np.isfinite(value):
         return "–"
     digits = 3 if abs(value) < 100 else 0
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
