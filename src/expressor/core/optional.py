@@ -12,6 +12,7 @@ EXTRAS = {
     "spatial": ("spatialdata",),
     "encoders": ("timm", "transformers"),
     "report": ("jinja2", "matplotlib"),
+    "clustering": ("graspologic_native",),
     "bench": ("dask", "distributed", "scanpy", "xgboost"),
 }
 

@@ -1,10 +1,10 @@
-"""All metrics of the package by name: those of spots and sections, of restoration, of labels and of survival."""
+"""All metrics of the package by name: those of spots and sections, of restoration, of labels, of clusters and of survival."""
 
 from expressor.core.errors import DataError, nearest_names
-from expressor.metrics import classification, restoration, survival
+from expressor.metrics import classification, clustering, restoration, survival
 from expressor.metrics.records import METRICS, Metric
 
-ALL: dict[str, Metric] = METRICS | restoration.RECORDS | classification.RECORDS | survival.RECORDS
+ALL: dict[str, Metric] = METRICS | restoration.RECORDS | classification.RECORDS | clustering.RECORDS | survival.RECORDS
 
 
 def record(name: str) -> Metric:
