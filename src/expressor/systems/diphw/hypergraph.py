@@ -132,7 +132,7 @@ class TableWalk:
 
     def __init__(self, P: np.ndarray | sparse.csr_matrix) -> None:
         self.P: Any = P
-        self._transposed = P.T.tocsr() if sparse.issparse(P) else P.T
+        self._transposed: Any = sparse.csr_matrix(P.T) if sparse.issparse(P) else P.T
         self._sampler: RowSampler | None = None
 
     @property
