@@ -212,7 +212,7 @@ class PenalisedCox(Estimator, Survives):
             return np.zeros(adata.n_obs)
         values = profiles(adata, self._table.index).astype(np.float64)
         z = (values - self._table["mean"].to_numpy()) / self._table["scale"].to_numpy()
-        return z @ self._table["coefficient"].to_numpy()
+        return np.clip(z, -fitting.REACH, fitting.REACH) @ self._table["coefficient"].to_numpy()
 
     def _strata_of(self, adata: Any) -> np.ndarray:
         if self.strata is None or self.strata not in adata.obs:

@@ -10,6 +10,9 @@ from expressor.nn.cox import PartialLikelihood, fit_cox
 from expressor.systems.penalised_cox import equations
 from expressor.systems.penalised_cox.path import alpha_grid, fit_path
 
+REACH = 5.0
+"""Standard deviations at which a value is cut. A gene that hardly varies in the training patients may be a hundred of them away in a
+new one, whose risk would then be that gene alone."""
 RIDGE_GRID = tuple(float(10 ** (3.5 - 0.5 * i)) for i in range(14))
 
 
@@ -60,7 +63,7 @@ class Design:
 
     def features(self, values: Tensor) -> Tensor:
         """Return float64 (patient, dim)."""
-        z = (values[:, self.kept] - self.mean) / self.scale
+        z = ((values[:, self.kept] - self.mean) / self.scale).clamp(-REACH, REACH)
         return z if self.loadings is None else z @ self.loadings
 
     def gene_coefficients(self, gamma: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ def learn_design(values: Tensor, options: Options) -> Design:
     mean, scale = mean[kept], scale[kept]
     if options.penalty == "elastic_net":
         return Design(kept, mean, scale, None)
-    z = (values[:, kept] - mean) / scale
+    z = ((values[:, kept] - mean) / scale).clamp(-REACH, REACH)
     n, p = z.shape
     variances, vectors = torch.linalg.eigh(z @ z.T / n if n <= p else z.T @ z / n)
     most = min(options.components, int((variances > variances[-1] * 1e-8).sum()))

@@ -148,3 +148,16 @@ def test_dutch_breast_cancers_are_ranked() -> None:
     order = np.random.default_rng(0).permutation(data.n_obs)
     train, test = data[order[:200]].copy(), data[order[200:]].copy()
     assert PenalisedCox().fit(train).score(test) > 0.62
+
+
+def test_a_gene_that_hardly_varied_in_the_fit_does_not_decide_alone() -> None:
+    """All but silent in the training patients, loud in a new one: what it may say is bounded."""
+    train, new = patients(0), patients(1)
+    train.X[:, 3] = 1.0 + 1e-4 * np.arange(train.n_obs) / train.n_obs
+    model = PenalisedCox(components=20).fit(train)
+    calm = new.copy()
+    calm.X[:, 3] = 1.0
+    loud = calm.copy()
+    loud.X[:, 3] = 9.0
+    assert np.ptp(model.risk(loud) - model.risk(calm)) < 1e-4
+    assert np.abs(model.risk(loud) - model.risk(calm)).max() < 3 * np.std(model.risk(calm))
