@@ -24,7 +24,7 @@ from typing import Any
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-import numpy as np
+import numpy as np  # noqa: E402 (after the number of threads is set)
 
 METHODS = ("mean", "10-NN", "soft-impute", "Gaussian conditional", "GexBERT")
 
@@ -40,15 +40,17 @@ def simulate(patients: int, genes: int) -> tuple[Any, Any]:
 class Sklearn:
     """An imputer of scikit-learn behind the same two calls."""
 
-    def __init__(self, imputer: Any, extra: Any = None) -> None:
-        self.imputer, self.extra = imputer, extra
+    def __init__(self, imputer: Any) -> None:
+        self.imputer = imputer
 
     def fit(self, train: Any) -> "Sklearn":
+        """Learn from complete profiles."""
         self.genes = list(train.var_names)
-        self.imputer.fit(np.asarray(train.X) if self.extra is None else np.vstack([train.X, self.extra]))
+        self.imputer.fit(np.asarray(train.X))
         return self
 
     def impute(self, data: Any) -> np.ndarray:
+        """Restore the genes that the data lack."""
         values = np.full((data.n_obs, len(self.genes)), np.nan, dtype=np.float32)
         values[:, [self.genes.index(name) for name in data.var_names]] = data.X
         return self.imputer.transform(values)
@@ -143,9 +145,8 @@ def training_step(genes: int, patients: int) -> None:
     model.fit(train)
     seconds = model.history_.loc[model.history_["stage"] == "pretrain", "seconds"].to_numpy()
     step = 1000 * (seconds[-1] - seconds[0]) / model.steps
-    print(
-        f"a training step, {genes} genes, batch {model.plan.batch_size}, {model.tokens} tokens: {step:.0f} ms with its share of validation"
-    )
+    what = f"{genes} genes, batch {model.plan.batch_size}, {model.tokens} tokens"
+    print(f"a training step, with its share of validation: {what}: {step:.0f} ms")
     started = time.process_time()
     ex.GexBERT.preset("tiny", label=None, time=None, event=None).fit(train)
     print(f"preset tiny, {patients} patients x {genes} genes: {time.process_time() - started:.1f} s in all")
