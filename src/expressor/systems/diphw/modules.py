@@ -42,7 +42,7 @@ def carriers(
         overall = leave.sum(axis=1)
     else:
         inside, overall = memory_flows(gamma, visits, member, **(memory or {}))
-    return equations._rows_to_one(inside), overall / overall.sum()
+    return equations._rows_to_one(inside), overall / max(overall.sum(), 1e-300)
 
 
 def module_table(inside: np.ndarray, overall: np.ndarray, genes: tuple[str, ...]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ def weak() -> ad.AnnData:
 
 
 def paper(**words: Any) -> DIPHW:
-    return DIPHW(**({"exponent": 50.0, "n_genes": None, "log": "log2", "n_clusters": 10} | words))
+    return DIPHW(**({"walk": "both", "exponent": 50.0, "n_genes": None, "log": "log2", "n_clusters": 10} | words))
 
 
 def agreement(adata: ad.AnnData, model: Any) -> float:
@@ -59,7 +59,13 @@ def test_a_cell_is_placed_where_it_stood(walk: Any, backend: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [{}, {"walk": "comem_diphw"}, {"backend": "sampled", "epochs": 20}, {"walk": "diphw", "lazy": False}]
+    "words",
+    [
+        {},
+        {"walk": "comem_diphw"},
+        pytest.param({"backend": "sampled", "epochs": 20}, marks=pytest.mark.slow),
+        {"walk": "diphw", "lazy": False},
+    ],
 )
 def test_new_cells_join_the_cluster_of_their_type(words: dict[str, Any]) -> None:
     train, test = (simulate_cells(n_cells=200 - 80 * seed, marker_fold=12.0, seed=seed) for seed in (0, 1))
@@ -74,7 +80,7 @@ def test_new_cells_join_the_cluster_of_their_type(words: dict[str, Any]) -> None
 def test_genes_and_modules_are_those_of_the_truth() -> None:
     data = simulate_cells(n_cells=300, marker_fold=12.0)
     for walk in ("both", "comem_both"):
-        model = DIPHW(n_clusters=4, walk=walk).fit(data)
+        model = DIPHW(n_clusters=4, walk=walk, exponent=5.0).fit(data)
         kinds = pd.crosstab(model.labels_, data.obs["cell_type"].to_numpy()).idxmax(axis=1)
         table = model.modules_
         for cluster, rows in table.groupby("cluster"):
