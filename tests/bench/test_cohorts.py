@@ -315,3 +315,18 @@ def test_pan_cancer_training_keeps_the_folds_of_the_cohort():
     assert other[0].train.n_obs > 4500
     assert set(other[0].test.obs["cohort"]) == {"KIRP"}
     assert not set(other[0].train.obs["patient"]) & set(other[0].test.obs["patient"])
+
+
+def test_controls_of_labels_learn_scales_from_everyone():
+    from expressor.bench.controls.labelling import Multinomial
+
+    adata = simulate_bulk(n_patients=60)
+    few = adata.copy()
+    few.obs["cancer_type"] = few.obs["cancer_type"].where(np.arange(60) < 9)
+    panel = tuple(adata.var_names[:12])
+    model = Multinomial(panel=panel).fit(few)
+    np.testing.assert_allclose(model.mean_, adata.X[:, :12].mean(axis=0), rtol=1e-5)
+    assert set(model.classes_) == {"T1", "T2", "T3"}
+    assert model.predict_proba(adata[:, :12].copy()).shape == (60, 3)
+    same = Multinomial().fit(adata[:, :12].copy()).predict_proba(adata[:, :12].copy())
+    np.testing.assert_allclose(Multinomial(panel=panel).fit(adata).predict_proba(adata[:, :12].copy()), same)

@@ -27,7 +27,9 @@ class LabellingControl(BaseEstimator):
     Parameters
     ----------
     label
-        Column of ``obs`` with the label.
+        Column of ``obs`` with the label; a gap where it is not given.
+    panel
+        Genes to use; all by default.
     shuffled
         Shuffle the training labels: what the procedure yields where there is nothing to learn.
     random_state
@@ -35,6 +37,7 @@ class LabellingControl(BaseEstimator):
     """
 
     label: str = CANCER_TYPE
+    panel: tuple[str, ...] = ()
     shuffled: bool = False
     random_state: int = 0
 
@@ -47,12 +50,15 @@ class LabellingControl(BaseEstimator):
         """Return (sample, class)."""
 
     def fit(self, train: AnnData) -> Self:
-        """Learn from labelled samples."""
-        labels = read_labels(train, self.label)
+        """Learn from labelled samples; means and standard deviations are those of all samples, labelled or not."""
+        train = train[:, list(self.panel)].copy() if self.panel else train
+        labelled = train.obs[self.label].notna().to_numpy()
+        labels = read_labels(train[labelled], self.label)
         values = _dense(train)
         self.genes_ = train.var_names.astype(str).to_numpy()
         self.mean_, spread = values.mean(axis=0), values.std(axis=0)
         self.spread_ = np.where(spread > 0, spread, 1.0)
+        values = values[labelled]
         self.classes_, codes = np.unique(labels.astype(str), return_inverse=True)
         if self.shuffled:
             codes = stream(self.random_state, "shuffled labels").permutation(codes)
@@ -153,7 +159,7 @@ class BoostedLabels(LabellingControl):
     Parameters
     ----------
     trees, depth, rate
-        Number of rounds, depth of the trees, learning rate.
+        Number of rounds, depth of the trees, learning rate. A leaf may hold a single sample where a class has fewer than ten.
     """
 
     trees: int = 150
@@ -163,7 +169,7 @@ class BoostedLabels(LabellingControl):
     def _learn(self, x: np.ndarray, y: np.ndarray) -> None:
         xgboost = need("xgboost", extra="bench", purpose="run the control of boosted trees")
         self.model_ = xgboost.XGBClassifier(
-            n_estimators=self.trees, max_depth=self.depth, learning_rate=self.rate, subsample=0.8, colsample_bytree=0.5,
+            n_estimators=self.trees, min_child_weight=1.0 if np.bincount(y).min() >= 10 else 0.01, max_depth=self.depth, learning_rate=self.rate, subsample=0.8, colsample_bytree=0.5,
             tree_method="hist", n_jobs=1, random_state=child_seed(self.random_state, "trees") % 2**31, verbosity=0,
         )  # fmt: skip
         self.model_.fit(x, y)
