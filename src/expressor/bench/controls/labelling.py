@@ -169,9 +169,17 @@ class BoostedLabels(LabellingControl):
     def _learn(self, x: np.ndarray, y: np.ndarray) -> None:
         xgboost = need("xgboost", extra="bench", purpose="run the control of boosted trees")
         self.model_ = xgboost.XGBClassifier(
-            n_estimators=self.trees, min_child_weight=1.0 if np.bincount(y).min() >= 10 else 0.01, max_depth=self.depth, learning_rate=self.rate, subsample=0.8, colsample_bytree=0.5,
-            tree_method="hist", n_jobs=1, random_state=child_seed(self.random_state, "trees") % 2**31, verbosity=0,
-        )  # fmt: skip
+            n_estimators=self.trees,
+            min_child_weight=1.0 if np.bincount(y).min() >= 10 else 0.01,
+            max_depth=self.depth,
+            learning_rate=self.rate,
+            subsample=0.8,
+            colsample_bytree=0.5,
+            tree_method="hist",
+            n_jobs=1,
+            random_state=child_seed(self.random_state, "trees") % 2**31,
+            verbosity=0,
+        )
         self.model_.fit(x, y)
 
     def _probabilities(self, x: np.ndarray) -> np.ndarray:
