@@ -330,3 +330,51 @@ def test_controls_of_labels_learn_scales_from_everyone():
     assert model.predict_proba(adata[:, :12].copy()).shape == (60, 3)
     same = Multinomial().fit(adata[:, :12].copy()).predict_proba(adata[:, :12].copy())
     np.testing.assert_allclose(Multinomial(panel=panel).fit(adata).predict_proba(adata[:, :12].copy()), same)
+
+
+def test_protocols_side_by_side():
+    from scipy.stats import wilcoxon
+
+    from expressor.bench.tables_cohorts import across_table
+
+    def result(protocol, values, refused=()):
+        lines = []
+        for method, value in values.items():
+            common = {"task": "survival", "protocol": protocol, "version": 1, "hash": "h" + protocol, "method": method,
+                      "title": method.upper(), "metric": "concordance", "section": "all"}  # fmt: skip
+            if method in refused:
+                lines.append(common | {"status": "refused", "value": np.nan, "reference": ""})
+                continue
+            lines.append(
+                common
+                | {"status": "measured", "value": value, "low": value - 0.05, "high": value + 0.05, "reference": ""}
+            )
+            if method != "ridge":
+                d = value - values["ridge"]
+                lines.append(
+                    common | {"status": "measured", "value": d, "low": d - 0.05, "high": d + 0.05, "reference": "ridge"}
+                )
+        return pd.DataFrame(lines)
+
+    rng = np.random.default_rng(0)
+    found, ridge, trees = [], [], []
+    for i in range(7):
+        one, other = 0.6 + 0.1 * rng.random(), 0.5 + 0.1 * rng.random()
+        ridge.append(one)
+        trees.append(other)
+        found.append(result(f"c{i}", {"ridge": one, "trees": other, "age": 0.7}, refused=("age",) if i == 3 else ()))
+    text = across_table(found)
+    line = next(one for one in text.splitlines() if one.startswith("| TREES |") and one.count("|") == 8)
+    cells = [one.strip() for one in line.strip("|").split("|")]
+    difference = np.array(trees) - np.array(ridge)
+    assert cells[1:] == [
+        "2.000", "7", f"{difference.mean():+.3f}", str((difference > 0.05).sum()), str((difference < -0.05).sum()),
+        # Two methods are tested, and this one has the smaller p or the larger: Holm leaves it between p and twice p.
+        cells[-1],
+    ]  # fmt: skip
+    p = wilcoxon(difference).pvalue
+    assert p <= float(cells[-1]) + 1e-3 <= 2 * p + 2e-3
+    age = next(one for one in text.splitlines() if one.startswith("| AGE |") and one.count("|") == 8)
+    assert [one.strip() for one in age.strip("|").split("|")][1:3] == ["–", "6"]
+    assert "| c3 |" in text
+    assert "c3 hc3" in text

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import wilcoxon
 
 from expressor.metrics.catalogue import record
 
@@ -161,3 +162,104 @@ def _number(value: Any, *, sign: bool = False) -> str:
 def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(one.replace("|", "\\|") for one in row) + " |" for row in rows)
+
+
+def across_table(results: Sequence[pd.DataFrame], *, metric: str = "concordance", others: Sequence[str] = ()) -> str:
+    """Return several protocols of one task side by side as Markdown: a line a protocol, a column a method.
+
+    Parameters
+    ----------
+    results
+        Tidy results of :func:`expressor.bench.run`, of one task with one setting each; the order is that of the lines.
+    metric
+        What is compared; larger must be better.
+    others
+        Further metrics, a table each, without intervals.
+
+    Returns
+    -------
+    str
+        The metric with intervals; for each method its mean rank over the protocols in which all methods were measured, on how many
+        protocols it is better or worse than the reference (the interval of the paired difference lies on one side of 0), and the
+        p-value of Wilcoxon's signed-rank test on the protocols' differences, Holm-corrected over methods.
+    """
+    joined = pd.concat([one.fillna({"reference": "", "reference_of": ""}) for one in results], ignore_index=True)
+    measured = joined[joined["status"] == "measured"]
+    plain = measured[measured["reference"] == ""]
+    protocols = list(dict.fromkeys(joined["protocol"]))
+    titles = dict(joined.drop_duplicates("method")[["method", "title"]].to_numpy())
+    own = plain[plain["metric"] == metric]
+    methods = [one for one in titles if (own["method"] == one).any()]
+    values = own.pivot_table(index="protocol", columns="method", values="value").reindex(
+        index=protocols, columns=methods
+    )
+    lines = []
+    for protocol in protocols:
+        rows = own[own["protocol"] == protocol].set_index("method")
+        lines.append([protocol, *[_cell(rows.loc[one], True) if one in rows.index else "–" for one in methods]])
+    parts = [
+        f"## {joined['task'].iloc[0]}: {len(protocols)} protocols side by side",
+        f"{_title(metric)}: {record(metric).meaning}",
+        _grid(["protocol", *[titles[one] for one in methods]], lines),
+        _standing(values, measured, metric, titles),
+    ]
+    for other in others:
+        table = plain[plain["metric"] == other].pivot_table(index="protocol", columns="method", values="value")
+        table = table.reindex(index=protocols, columns=methods)
+        cells = [[one, *[_number(table.loc[one, method]) for method in methods]] for one in protocols]
+        parts.append(
+            f"### {_title(other)}\n\n{record(other).meaning}\n\n{_grid(['protocol', *[titles[m] for m in methods]], cells)}"
+        )
+    hashes = ", ".join(
+        f"{row['protocol']} {row['hash']}"
+        for _, row in joined.drop_duplicates("protocol")[["protocol", "hash"]].iterrows()
+    )
+    parts.append(
+        "### Remarks\n\n- In brackets: 95 % percentile interval of a bootstrap of patients, on their predictions out of fold.\n"
+        f"- Versions and hashes: all version {joined['version'].iloc[0]}; {hashes}."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _standing(values: pd.DataFrame, measured: pd.DataFrame, metric: str, titles: Any) -> str:
+    """Mean ranks, wins and losses against the reference, and Wilcoxon's test over protocols."""
+    paired = measured[(measured["reference"] != "") & (measured["metric"] == metric)]
+    reference = paired["reference"].iloc[0]
+    # A method that was refused somewhere has no rank that could be compared.
+    everywhere = [one for one in values.columns if values[one].notna().all()]
+    ranks = values[everywhere].rank(axis=1, ascending=False).mean()
+    others = [one for one in values.columns if one != reference]
+    raw = {}
+    for one in others:
+        difference = (values[one] - values[reference]).dropna()
+        raw[one] = float(wilcoxon(difference).pvalue) if len(difference) >= 6 and (difference != 0).any() else math.nan
+    p = _holm(raw)
+    lines = []
+    for one in values.columns:
+        rows = paired[paired["method"] == one]
+        lines.append([
+            titles[one], _number(ranks.get(one, math.nan)), str(int(values[one].notna().sum())),
+            *(["reference", "", "", ""] if one == reference else [
+                _number(float((values[one] - values[reference]).mean()), sign=True), str(int((rows["low"] > 0).sum())),
+                str(int((rows["high"] < 0).sum())), _number(p[one]),
+            ]),
+        ])  # fmt: skip
+    head = [
+        "method",
+        "mean rank",
+        "protocols",
+        f"mean difference from {titles[reference]}",
+        "better",
+        "worse",
+        "p (Holm)",
+    ]
+    return f"### Standing\n\n{_grid(head, lines)}"
+
+
+def _holm(raw: dict[str, float]) -> dict[str, float]:
+    known = sorted((one for one in raw if np.isfinite(raw[one])), key=lambda one: raw[one])
+    found, least = dict.fromkeys(raw, math.nan), 0.0
+    for place, one in enumerate(known):
+        least = max(least, min(1.0, (len(known) - place) * raw[one]))
+        found[one] = least
+    return found
