@@ -57,4 +57,4 @@ class Features:
             if len(gaps):
                 codes = None if pipeline is None else pipeline[rows]
                 found[rows[:, None], gaps] = restorer.panel(values[rows][:, observed], observed, wanted[gaps], codes)[0]
-        return restorer.skip.standardise(found, wanted)
+        return restorer.skip.bounded(found, wanted)

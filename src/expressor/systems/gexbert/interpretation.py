@@ -68,7 +68,7 @@ def _gradients(
         if not len(observed):
             raise DataError(f"{len(rows)} samples have no measured value of the panel", expected="at least one",
                             fix="Leave these samples out.")  # fmt: skip
-        z = fitted.restorer.skip.standardise(shown[rows][:, observed], observed)
+        z = fitted.restorer.skip.bounded(shown[rows][:, observed], observed)
         function = _function(fitted, kind, observed, None if pipeline is None else pipeline[rows])
         place = column
         if place is None:

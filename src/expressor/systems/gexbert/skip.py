@@ -23,6 +23,9 @@ _LARGE = 256  # genes of a panel above which one is enough
 _JUDGED = 256  # samples a fold on which a penalty is judged
 _TARGETS = 512  # genes on which a penalty is judged
 _MUCH = 5e8  # multiplications above which a covariance of all genes is kept at hand, if it is not too large
+BOUND = 5.0
+"""Standard deviations at which values are cut for heads and network."""
+
 _START = 0.1  # shrinkage of the stored factors; any value in (0, 1) gives the others exactly
 
 
@@ -64,6 +67,13 @@ class LinearSkip:
         """Return values of the genes ``observed`` in standard deviations from the training mean."""
         return self.state.standardise(values, observed)
 
+    def bounded(self, values: Tensor, observed: Int[Tensor, " observed"]) -> Tensor:
+        """Return the same, cut at 5 standard deviations: what heads and network see.
+
+        A gene that hardly varied in training, and is far away in a new patient, would else decide a risk by itself.
+        """
+        return self.standardise(values, observed).clamp(-BOUND, BOUND)
+
     def condition(
         self,
         values: Float[Tensor, "sample observed"],
@@ -97,14 +107,15 @@ class LinearSkip:
     def scores(
         self, values: Float[Tensor, "sample observed"], observed: Int[Tensor, " observed"]
     ) -> Float[Tensor, "sample dim"]:
-        """Return the expected scores of the complete profiles given the panel."""
+        """Return the expected scores of the complete profiles given the panel, its values cut at 5 standard deviations."""
         if "projection" not in self._kept:
             self._kept["projection"] = self.state.factors.T @ self.basis
         stretch = self._stretch(len(observed))
         if len(observed) > self.state.factors.shape[1]:
             state = with_shrinkage(self.state, self.shrinkage_at(len(observed)))
+            values = state.mean[observed] + state.scale[observed] * self.bounded(values, observed)
             return stretch**0.5 * posterior_factors(state, values, observed) @ self._kept["projection"]
-        solved = torch.cholesky_solve(self.standardise(values, observed).T, self._root(observed)).T
+        solved = torch.cholesky_solve(self.bounded(values, observed).T, self._root(observed)).T
         return stretch * solved @ self.state.factors[observed] @ self._kept["projection"]
 
     def score_map(self, observed: Int[Tensor, " observed"]) -> Float[Tensor, "observed dim"]:

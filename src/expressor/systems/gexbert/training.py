@@ -116,7 +116,7 @@ def look(
 ) -> View:
     """Return how the network sees samples of one panel; ``masked`` genes are tokens without their value."""
     shown = informative(skip, observed, options.tokens)
-    z = skip.standardise(values[:, shown], observed[shown]).float()
+    z = skip.bounded(values[:, shown], observed[shown]).float()
     genes, missing = observed[shown], torch.zeros_like(z, dtype=torch.bool)
     if masked is not None and len(masked):
         genes = torch.cat([genes, masked])

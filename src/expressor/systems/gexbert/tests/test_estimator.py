@@ -193,6 +193,19 @@ def test_a_sample_does_not_depend_on_its_company(data: ad.AnnData, fitted: GexBE
     np.testing.assert_allclose(fitted.impute(gaps)[4:5], fitted.impute(gaps[4:5].copy()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("survival_input", ["token", "panel"])
+def test_a_gene_that_hardly_varied_does_not_decide_a_risk(data: ad.AnnData, survival_input: Any) -> None:
+    """One patient lies a thousand training standard deviations away in one gene: it counts as five."""
+    still = data.copy()
+    still.X = still.X.copy()
+    still.X[:, 6] = 4.0 + 1e-3 * np.random.default_rng(0).standard_normal(60)
+    model = tiny(time="time", event="event", survival_input=survival_input).fit(still)
+    far, near = still[:1].copy(), still[:1].copy()
+    far.X[0, 6], near.X[0, 6] = 5.0, 4.0
+    risks = model.risk(still)
+    assert abs(float(model.risk(far)[0] - model.risk(near)[0])) < np.ptp(risks)
+
+
 # Other pipelines --------------------------------------------------------------------------------------------------------
 
 
