@@ -5,6 +5,7 @@ Goldberg 2014). Its expectation needs no walks: sums of powers of the transition
 table of cell by cell either, and are those of the whole table exactly, both orders of a pair included.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +105,10 @@ def embed(
     scale = margin.sum() / np.where(margin[landmarks] > 0, margin[landmarks], 1.0)
     M = np.empty((walk.n, len(landmarks)), dtype=np.float32)
     rows_ahead = walk.forward(ahead) if not gene_side else None
-    rows_behind = walk.backward(behind) if not gene_side else None
+    rows_behind = None
+    if rows_ahead is not None:
+        everyone = len(landmarks) == walk.n
+        rows_behind = (f[:, None] * rows_ahead).T if everyone else walk.backward(behind)
     for start in range(0, walk.n, _ROWS):
         rows = slice(start, start + _ROWS)
         if isinstance(walk, FactorWalk) and gene_side:
@@ -180,16 +184,26 @@ def _through_cells(walk: Walk, landmarks: np.ndarray, f: np.ndarray, c: np.ndarr
     """Return the sums over r of c_r P^(r-1) E and of c_r (P^T)^(r-1) diag(f) E, (cell, landmark), by Horner's scheme."""
     # A dense table is quicker than its factors for few cells.
     forward, backward = walk.forward, walk.backward
-    if walk.n <= 2 * len(landmarks) and isinstance(walk, FactorWalk):
+    if walk.n <= 2 * len(landmarks) and not (isinstance(walk, TableWalk) and walk.sparse):
         table = TableWalk(walk.table().astype(np.float32))
         forward, backward = table.forward, table.backward
     sums = []
+    if len(landmarks) == walk.n:
+        # All powers of P commute, and each is the other's transpose but for f: one side gives both.
+        total = _horner(_selected(landmarks, walk.n), forward, c)
+        return total, (f[:, None].astype(np.float32) * total).T
     for E, apply in ((_selected(landmarks, walk.n), forward), (_selected(landmarks, walk.n, f), backward)):
-        total = c[-1] * E
-        for one in c[-2::-1]:
-            total = apply(total).astype(np.float32) + np.float32(one) * E
-        sums.append(total)
+        sums.append(_horner(E, apply, c))
     return sums[0], sums[1]
+
+
+def _horner(E: np.ndarray, apply: Callable[[np.ndarray], np.ndarray], c: np.ndarray) -> np.ndarray:
+    """Return the sum over r of c_r times the operator to the power r - 1, applied to E."""
+    total = np.float32(c[-1]) * E
+    for one in c[-2::-1]:
+        total = apply(total).astype(np.float32, copy=False)
+        total += np.float32(one) * E
+    return total
 
 
 def _through_genes(

@@ -128,11 +128,17 @@ class TableWalk:
     ----------
     P
         (cell, cell), rows sum to 1.
+
+    Attributes
+    ----------
+    sparse
+        Whether it is kept as a sparse matrix.
     """
 
     def __init__(self, P: np.ndarray | sparse.csr_matrix) -> None:
         self.P: Any = P
         self._transposed: Any = sparse.csr_matrix(P.T) if sparse.issparse(P) else P.T
+        self.sparse = sparse.issparse(P)
         self._sampler: RowSampler | None = None
 
     @property

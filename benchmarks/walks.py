@@ -1,0 +1,114 @@
+"""Hypergraph walks measured: the published simulation, speed against naive walks with gensim, and growth with cells.
+
+python benchmarks/walks.py table --seeds 5            closed form on the authors' simulation (ARI), beside what they published
+python benchmarks/walks.py table --sampled --seeds 5  the same by drawn walks and skip-gram
+python benchmarks/walks.py speed                      closed form against naive walks + gensim, same transition matrix
+python benchmarks/walks.py scale --cells 100000       end to end on simulated cells: seconds, peak memory
+"""
+
+import argparse
+import resource
+import time
+
+import anndata as ad
+import numpy as np
+from scipy import sparse
+
+from expressor.core.rng import stream
+from expressor.datasets import simulate_modules
+from expressor.metrics.clustering import adjusted_rand_index, normalised_mutual_information
+from expressor.systems.diphw import DIPHW
+from expressor.systems.diphw.cooccurrence import embed
+from expressor.systems.diphw.hypergraph import TableWalk, factor_walk
+from expressor.systems.diphw.preparation import prepare
+
+# Genes a module, modules, cells a module -> metric and published means (EDVW, DIPHW, CoMem, CoMem-DIPHW, PCA), authors' notebook;
+# NMI was read off a plot.
+PUBLISHED = {
+    (10, 30): ("ari", {"edvw": 0.01, "diphw": 0.23, "comem": 0.01, "comem_diphw": 0.29, "pca": 0.05}),
+    (20, 30): ("ari", {"edvw": 0.01, "diphw": 0.72, "comem": 0.11, "comem_diphw": 0.82, "pca": 0.34}),
+    (30, 30): ("ari", {"edvw": 0.02, "diphw": 0.87, "comem": 0.35, "comem_diphw": 0.92, "pca": 0.72}),
+    (100, 30): ("ari", {"edvw": 0.07, "diphw": 0.87, "comem": 0.96, "comem_diphw": 0.97, "pca": 0.97}),
+    (50, 40): ("nmi", {"edvw": 0.25, "diphw": 0.84, "comem": 0.89, "comem_diphw": 0.98, "pca": 0.97}),
+    (50, 60): ("nmi", {"edvw": 0.35, "diphw": 0.41, "comem": 0.63, "comem_diphw": 0.97, "pca": 0.90}),
+    (50, 80): ("nmi", {"edvw": 0.43, "diphw": 0.43, "comem": 0.47, "comem_diphw": 0.91, "pca": 0.63}),
+    (50, 100): ("nmi", {"edvw": 0.49, "diphw": 0.49, "comem": 0.50, "comem_diphw": 0.76, "pca": 0.56}),
+}
+METRIC = {"ari": adjusted_rand_index, "nmi": normalised_mutual_information}
+
+
+def table(seeds: int, sampled: bool, rows: int, walks: list[str]) -> None:
+    for (genes, modules), (metric, published) in list(PUBLISHED.items())[:rows]:
+        for walk in walks:
+            values = []
+            for seed in range(seeds):
+                data = simulate_modules(modules=modules, genes_per_module=genes, seed=seed)
+                model = DIPHW(walk=walk, exponent=50.0, backend="sampled" if sampled else "closed_form", log="log2", n_genes=None,
+                              n_clusters=modules, random_state=seed)  # fmt: skip
+                values.append(METRIC[metric](data.obs["cell_type"], model.fit(data).labels_))
+            spread = np.std(values, ddof=1) if seeds > 1 else float("nan")
+            print(f"g={genes:<4} M={modules:<4} {walk:<12} {metric} {np.mean(values):.3f} +- {spread:.3f}"
+                  f"   published {published.get(walk, float('nan')):.2f}   ({seeds} seeds)", flush=True)  # fmt: skip
+
+
+def speed(cells: int) -> None:
+    from gensim.models import Word2Vec
+
+    data = simulate_modules(genes_per_module=20, n_cells=cells)
+    gamma, _ = prepare(data, scale="counts", log="log2", n_genes=None)
+    P = factor_walk(gamma, walk="diphw", exponent=50.0).table()
+    walk = TableWalk(P)
+    start = time.process_time()
+    embed(walk, np.arange(cells), T=30, W=5, dim=30, seed=0)
+    closed = time.process_time() - start
+    rng, walks = stream(0, "naive walks"), []
+    start = time.process_time()
+    for first in range(cells):
+        for _ in range(30):
+            at, path = first, [str(first)]
+            for _ in range(30):
+                at = rng.choice(cells, p=P[at])
+                path.append(str(at))
+            walks.append(path)
+    naive = time.process_time() - start
+    start = time.process_time()
+    Word2Vec(walks, vector_size=30, window=5, min_count=0, sg=1, workers=1, seed=0)
+    learnt = time.process_time() - start
+    print(f"{cells} cells, same P, CPU seconds: closed form {closed:.3f}; naive walks {naive:.1f} + gensim {learnt:.1f};"
+          f" ratio {(naive + learnt) / closed:.0f}, against gensim alone {learnt / closed:.0f}")  # fmt: skip
+
+
+def scale(cells: int, genes: int, walk: str) -> None:
+    rng = stream(0, "scale")
+    kind, mean = rng.integers(0, 12, cells), rng.lognormal(-3.2, 1.1, (12, genes))
+    parts = [rng.poisson(mean[kind[at : at + 5000]]) for at in range(0, cells, 5000)]
+    X = sparse.vstack([sparse.csr_matrix(one, dtype=np.float32) for one in parts], format="csr")
+    data = ad.AnnData(X)
+    data.var_names = [f"GENE{i:05d}" for i in range(genes)]
+    start, wall = time.process_time(), time.time()
+    labels = DIPHW(walk=walk, n_genes=None, n_clusters=12).fit(data).labels_
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{cells} cells x {genes} genes, {X.nnz / cells:.0f} genes a cell, {walk}: {time.process_time() - start:.1f} CPU s, "
+          f"{time.time() - wall:.1f} s, peak {peak:.1f} GiB, ARI {adjusted_rand_index(kind, labels):.2f}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("what", choices=("table", "speed", "scale"))
+    words.add_argument("--seeds", type=int, default=5)
+    words.add_argument("--rows", type=int, default=len(PUBLISHED))
+    words.add_argument("--sampled", action="store_true")
+    words.add_argument("--cells", type=int, default=1000)
+    words.add_argument("--genes", type=int, default=2000)
+    words.add_argument("--walk", nargs="*", default=["diphw", "both", "comem_diphw", "comem_both"])
+    given = words.parse_args()
+    if given.what == "table":
+        table(given.seeds, given.sampled, given.rows, given.walk)
+    elif given.what == "speed":
+        speed(given.cells)
+    else:
+        scale(given.cells, given.genes, given.walk[0])
+
+
+if __name__ == "__main__":
+    main()
