@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
+from scipy import stats
 
 from expressor.metrics.catalogue import record
 
@@ -232,7 +232,9 @@ def _standing(values: pd.DataFrame, measured: pd.DataFrame, metric: str, titles:
     raw = {}
     for one in others:
         difference = (values[one] - values[reference]).dropna()
-        raw[one] = float(wilcoxon(difference).pvalue) if len(difference) >= 6 and (difference != 0).any() else math.nan
+        raw[one] = (
+            float(stats.wilcoxon(difference).pvalue) if len(difference) >= 6 and (difference != 0).any() else math.nan
+        )
     p = _holm(raw)
     lines = []
     for one in values.columns:

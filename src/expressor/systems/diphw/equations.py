@@ -165,7 +165,7 @@ def cooccurrence(P: Float[np.ndarray, "cell other"], T: int, W: int) -> Float[np
 @equation(
     "diphw", "E3",
     meaning="weight of a distance inside the window",
-    latex=r"c_r = \frac{W - r + 1}{W}\,(T + 1 - r), \qquad r = 1, \dots, W",
+    latex=r"c_r = \frac{W - r + 1}{W}\,(T + 1 - r), \qquad r = 1, \ldots, W",
     fidelity="inferred", source="as E2",
 )  # fmt: skip
 def window_weights(T: int, W: int) -> Float[np.ndarray, " step"]:

@@ -16,7 +16,7 @@ from expressor.estimator.errors import NotFittedError
 from expressor.estimator.restoring import judge_restoration
 from expressor.estimator.roles import Encodes, Imputes, Predicts, Survives
 from expressor.systems.gexbert import interpretation, saving
-from expressor.systems.gexbert.fitting import Fitted, Fitting
+from expressor.systems.gexbert.fitting import Pretrained, Pretraining
 from expressor.systems.gexbert.outputs import outputs_of
 from expressor.systems.gexbert.parameters import check_parameters
 from expressor.systems.gexbert.profiles import Reference, pipelines, read_query
@@ -158,11 +158,11 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
         check_parameters(self)
 
     def _fit(self, adata: Any, *, val: Any, resume: Path | None) -> None:
-        fitting = Fitting(self, adata, val, resume)
+        fitting = Pretraining(self, adata, val, resume)
         self._take(fitting.run())
         self._floor = 0.0 if self.floor == "auto" and fitting.lowest >= 0 else -np.inf
 
-    def _take(self, fitted: Fitted) -> None:
+    def _take(self, fitted: Pretrained) -> None:
         self._fitted = fitted
         self.genes_in_, self.unit_, self.history_ = fitted.genes, fitted.unit, fitted.history
         self.classes_ = () if fitted.classes is None else fitted.classes.classes

@@ -33,7 +33,7 @@ from expressor.train import loop
 
 
 @dataclass(eq=False)
-class Fitted:
+class Pretrained:
     """What a fit leaves behind; the estimator keeps it."""
 
     genes: Any
@@ -55,7 +55,7 @@ class Fitted:
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-class Fitting:
+class Pretraining:
     """One fit of an estimator's parameters to data."""
 
     def __init__(self, model: Any, adata: AnnData, val: AnnData | None, resume: Path | None) -> None:
@@ -116,7 +116,7 @@ class Fitting:
 
     # The course -----------------------------------------------------------------------------------------------------------
 
-    def run(self) -> Fitted:
+    def run(self) -> Pretrained:
         """Fit, and return what is to be kept."""
         model = self.model
         given = {"seed": self.seed, "folds": model.folds, "components": self.model.components}
@@ -149,7 +149,7 @@ class Fitting:
             memory = Memory.of(whole, whole_cross.filled, model.memory, self.seed)
         judged = dataclasses.replace(restorer, memory=None)
         restorer = Restorer(whole, model.linear_skip, used, memory, shares, self.options)
-        fitted = Fitted(
+        fitted = Pretrained(
             self.genes, self.unit, self.reference, self.pipelines, restorer, network, calibration, pd.DataFrame(),
             tuple(model.panel or ()),
             counts={"samples": len(self.values), "patients": len(set(self.patients)), "held_out": len(self.held_out),

@@ -18,7 +18,7 @@ from expressor.data.outcomes import read_outcomes
 from expressor.estimator.errors import NotFittedError
 from expressor.nn.attribution import attention_rollout, integrated_gradients
 from expressor.systems.gexbert import equations
-from expressor.systems.gexbert.fitting import Fitted
+from expressor.systems.gexbert.fitting import Pretrained
 from expressor.systems.gexbert.network import RestorationNetwork
 from expressor.systems.gexbert.outputs import Kind
 from expressor.systems.gexbert.skip import by_pattern, log_size
@@ -30,7 +30,7 @@ RISK = "risk"
 
 
 def attribute(
-    fitted: Fitted, values: Tensor, adata: AnnData, pipeline: Tensor | None, *, of: str | None, steps: int
+    fitted: Pretrained, values: Tensor, adata: AnnData, pipeline: Tensor | None, *, of: str | None, steps: int
 ) -> pd.DataFrame:
     """Return the contribution of each gene to an output of each sample; see :meth:`GexBERT.attribute`."""
     check_range(steps, name="steps", low=1, integer=True)
@@ -39,7 +39,7 @@ def attribute(
     return pd.DataFrame(found.numpy().astype(np.float32), index=adata.obs_names.copy(), columns=list(fitted.genes))
 
 
-def _output(fitted: Fitted, of: str | None) -> tuple[Kind, int | None]:
+def _output(fitted: Pretrained, of: str | None) -> tuple[Kind, int | None]:
     """Return which head, and which class of it; None stands for the predicted one."""
     if of == RISK or (of is None and fitted.classes is None):
         if fitted.risks is None:
@@ -59,7 +59,7 @@ def _output(fitted: Fitted, of: str | None) -> tuple[Kind, int | None]:
 
 
 def _gradients(
-    fitted: Fitted, kind: Kind, column: int | None, values: Tensor, pipeline: Tensor | None, *, steps: int
+    fitted: Pretrained, kind: Kind, column: int | None, values: Tensor, pipeline: Tensor | None, *, steps: int
 ) -> Float[Tensor, "sample gene"]:
     recipe: Any = fitted.class_features if kind == "classes" else fitted.risk_features
     shown = recipe.hide(values)
@@ -89,7 +89,7 @@ def _log_odds(logits: Tensor, place: Any) -> Tensor:
     return own - torch.logsumexp(others, dim=1)
 
 
-def _function(fitted: Fitted, kind: Kind, observed: Tensor, pipeline: Tensor | None) -> Any:
+def _function(fitted: Pretrained, kind: Kind, observed: Tensor, pipeline: Tensor | None) -> Any:
     """Return the head's outputs as a differentiable function of the panel's standardised values."""
     restorer = fitted.restorer
     skip, n_genes = restorer.skip, len(fitted.genes)
@@ -128,7 +128,7 @@ def _function(fitted: Fitted, kind: Kind, observed: Tensor, pipeline: Tensor | N
     return function
 
 
-def _map(fitted: Fitted, observed: Tensor, wanted: Tensor) -> Tensor:
+def _map(fitted: Pretrained, observed: Tensor, wanted: Tensor) -> Tensor:
     """Return the matrix from the panel's standardised values to those of wanted genes; measured ones are themselves."""
     skip = fitted.restorer.skip
     unit = skip.state.mean[observed] + torch.diag(skip.state.scale[observed])
@@ -140,7 +140,7 @@ def _map(fitted: Fitted, observed: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(same.any(0), same, found)
 
 
-def _by_network(fitted: Fitted, look: Any, z: Tensor, observed: Tensor, wanted: Tensor) -> Tensor | float:
+def _by_network(fitted: Pretrained, look: Any, z: Tensor, observed: Tensor, wanted: Tensor) -> Tensor | float:
     restorer = fitted.restorer
     share = restorer.mixture.at(len(observed))[0]
     if restorer.network is None or not share:
@@ -154,7 +154,7 @@ def _by_network(fitted: Fitted, look: Any, z: Tensor, observed: Tensor, wanted: 
 
 
 def _rollout(
-    fitted: Fitted, network: RestorationNetwork, recipe: Any, values: Tensor, pipeline: Tensor | None
+    fitted: Pretrained, network: RestorationNetwork, recipe: Any, values: Tensor, pipeline: Tensor | None
 ) -> Float[Tensor, "sample gene"]:
     """Return how much of the sample token came from each gene's token, following attention through the encoder's layers."""
     shown = recipe.hide(values)
@@ -176,7 +176,14 @@ def _rollout(
 
 
 def compare(
-    model: Any, fitted: Fitted, values: Tensor, adata: AnnData, pipeline: Tensor | None, *, of: str | None, steps: int
+    model: Any,
+    fitted: Pretrained,
+    values: Tensor,
+    adata: AnnData,
+    pipeline: Tensor | None,
+    *,
+    of: str | None,
+    steps: int,
 ) -> pd.DataFrame:
     """Return several accounts of which genes matter; see :meth:`GexBERT.interpret`."""
     check_range(steps, name="steps", low=1, integer=True)
@@ -212,7 +219,9 @@ def _agreement(account: np.ndarray, univariate: np.ndarray) -> float:
     return float(stats.spearmanr(account[known], univariate[known]).statistic)
 
 
-def _univariate(model: Any, fitted: Fitted, values: Tensor, adata: AnnData, kind: Kind, of: str | None) -> np.ndarray:
+def _univariate(
+    model: Any, fitted: Pretrained, values: Tensor, adata: AnnData, kind: Kind, of: str | None
+) -> np.ndarray:
     """Return the absolute statistic of each gene alone: Welch's t of a class against the rest, or the Cox score."""
     filled = fitted.restorer.restore(values)[0]
     if kind == "risks":
@@ -240,7 +249,7 @@ def _univariate(model: Any, fitted: Fitted, values: Tensor, adata: AnnData, kind
     return np.abs(np.divide(a.mean(0) - b.mean(0), error, out=np.zeros(table.shape[1]), where=error > 1e-12))
 
 
-def with_random_weights(fitted: Fitted, seed: int) -> Fitted:
+def with_random_weights(fitted: Pretrained, seed: int) -> Pretrained:
     """Return the same model with all that was learnt replaced by random numbers of like spread: the control of interpretation."""
     draw = stream(seed, "random weights")
     control = copy.copy(fitted)

@@ -20,7 +20,7 @@ from expressor.systems.gexbert.skip import CrossFit
 from expressor.systems.gexbert.tuning import Task, TunedNetwork, class_loss, risk_loss, tune
 
 if TYPE_CHECKING:
-    from expressor.systems.gexbert.fitting import Fitted, Fitting
+    from expressor.systems.gexbert.fitting import Pretrained, Pretraining
 
 _VIEWS = 3  # random panels in which a labelled sample is seen beside its complete profile
 _NONE = torch.empty(0, dtype=torch.int64)
@@ -29,7 +29,7 @@ _NONE = torch.empty(0, dtype=torch.int64)
 class Heads:
     """Fits the heads of one fit."""
 
-    def __init__(self, fitting: "Fitting", fitted: "Fitted", judged: Restorer, cross: CrossFit) -> None:
+    def __init__(self, fitting: "Pretraining", fitted: "Pretrained", judged: Restorer, cross: CrossFit) -> None:
         self.fitting, self.fitted, self.model, self.seed = fitting, fitted, fitting.model, fitting.seed
         # Training patients would find themselves in the memory; heads are trained and used without it.
         self.restorer = dataclasses.replace(fitted.restorer, memory=None)

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expressor.core.errors import DataError
-from expressor.systems.gexbert.fitting import Fitted
+from expressor.systems.gexbert.fitting import Pretrained
 from expressor.systems.gexbert.skip import by_pattern
 
 Kind = Literal["classes", "risks"]
 
 
 def outputs_of(
-    fitted: Fitted, kind: Kind, values: Float[Tensor, "sample gene"], pipeline: Tensor | None, names: pd.Index
+    fitted: Pretrained, kind: Kind, values: Float[Tensor, "sample gene"], pipeline: Tensor | None, names: pd.Index
 ) -> Float[Tensor, "sample output"]:
     """Return the outputs of one head, float64: (sample, class), or (sample, 1) for risks.
 

@@ -10,7 +10,7 @@ from expressor.estimator.base import State
 from expressor.nn.cox import Baseline
 from expressor.systems.gexbert.calibration import Calibration
 from expressor.systems.gexbert.features import Features
-from expressor.systems.gexbert.fitting import Fitted, build_network
+from expressor.systems.gexbert.fitting import Pretrained, build_network
 from expressor.systems.gexbert.heads import ClassHead, RiskHead
 from expressor.systems.gexbert.memory import Memory
 from expressor.systems.gexbert.mixture import Mixture
@@ -22,7 +22,7 @@ from expressor.systems.gexbert.training import Options
 from expressor.systems.gexbert.tuning import TunedNetwork
 
 
-def state_of(fitted: Fitted, *, clipped: bool) -> State:
+def state_of(fitted: Pretrained, *, clipped: bool) -> State:
     """Return what :func:`rebuild` needs."""
     restorer = fitted.restorer
     values: dict[str, Any] = {
@@ -58,7 +58,7 @@ def state_of(fitted: Fitted, *, clipped: bool) -> State:
     return State(values, arrays, tensors)
 
 
-def rebuild(model: Any, state: State) -> Fitted:
+def rebuild(model: Any, state: State) -> Pretrained:
     """Return what :func:`state_of` was given."""
     values, arrays, tensors = state.values, state.arrays, state.tensors
     skip = LinearSkip.from_tensors(_part("skip", tensors), values["sizes"], values["penalties"])
@@ -70,7 +70,7 @@ def rebuild(model: Any, state: State) -> Fitted:
     reference = None
     if "reference.mean" in arrays:
         reference = Reference(arrays["reference.mean"], arrays["reference.scale"])
-    fitted = Fitted(
+    fitted = Pretrained(
         model.genes_in_, values["unit"], reference, tuple(values["pipelines"]), restorer, network,
         Calibration(arrays["stretch"], arrays["quantiles"]), model.history_, tuple(values["panel"]),
         anchors=tuple(values["anchors"]), counts={name: int(one) for name, one in values["counts"].items()},

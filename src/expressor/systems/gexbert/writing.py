@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from expressor.systems.gexbert.fitting import Fitted
+from expressor.systems.gexbert.fitting import Pretrained
 
 
-def methods_text(model: Any, fitted: Fitted) -> str:
+def methods_text(model: Any, fitted: Pretrained) -> str:
     """Return what was done, in the past tense, with what was kept and what was switched off."""
     counts = fitted.counts
     ranked = ", after each sample's values had been replaced rank by rank by those of the training set"
@@ -32,7 +32,7 @@ def methods_text(model: Any, fitted: Fitted) -> str:
     return " ".join(text + _heads(model, fitted))
 
 
-def _network(model: Any, fitted: Fitted) -> list[str]:
+def _network(model: Any, fitted: Pretrained) -> list[str]:
     known = {"pca": "the principal loadings of the training set", "random": "random numbers"}
     values = "as numbers" if model.value_encoder == "continuous" else f"in {model.bins} bins"
     options, counts = fitted.restorer.options, fitted.counts
@@ -53,13 +53,13 @@ def _network(model: Any, fitted: Fitted) -> list[str]:
     return text
 
 
-def _sizes(fitted: Fitted, shares: tuple[float, ...]) -> str:
+def _sizes(fitted: Pretrained, shares: tuple[float, ...]) -> str:
     """Return the panel sizes at which a part has a share, in words; nothing where there are none."""
     words = [str(size) for size, share in zip(fitted.restorer.mixture.sizes, shares) if share]
     return words[0] if len(words) == 1 else " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
-def _heads(model: Any, fitted: Fitted) -> list[str]:
+def _heads(model: Any, fitted: Pretrained) -> list[str]:
     text, counts = [], fitted.counts
     sees = f" of a panel of {len(fitted.panel)} genes" if fitted.panel else ""
     if fitted.classes is not None:

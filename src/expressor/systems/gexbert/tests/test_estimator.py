@@ -101,7 +101,9 @@ def test_a_patient_on_both_sides_is_refused(data: ad.AnnData) -> None:
 
 def test_held_out_patients_are_whole(data: ad.AnnData) -> None:
     twice = simulate_bulk(n_patients=30, samples_per_patient=2, seed=0)
-    fitting = __import__("expressor.systems.gexbert.fitting", fromlist=["Fitting"]).Fitting(tiny(), twice, None, None)
+    fitting = __import__("expressor.systems.gexbert.fitting", fromlist=["Pretraining"]).Pretraining(
+        tiny(), twice, None, None
+    )
     inside, outside = (set(fitting.patients[one.numpy()]) for one in (fitting.train, fitting.held_out))
     assert inside
     assert outside
