@@ -48,9 +48,17 @@ def fitting(system: str) -> Work:
         model = kind.preset("tiny")
         model.plan.set_params(checkpoint_steps=1, device="cpu")
         model.fit(data, resume=resume)
-        return {role: torch.from_numpy(table.to_numpy()) for role, table in outputs(model, data).items()}
+        return {role: numbers(table) for role, table in outputs(model, data).items()}
 
     return fit
+
+
+def numbers(table: Any) -> torch.Tensor:
+    """Return a table's values; labels as the bytes of their text."""
+    values = table.to_numpy()
+    if values.dtype == object:
+        return torch.frombuffer(bytearray("\n".join(map(str, values.ravel())), "utf-8"), dtype=torch.uint8)
+    return torch.from_numpy(values)
 
 
 def start(work: Work, folder: Path) -> int:

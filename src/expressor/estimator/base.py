@@ -361,6 +361,7 @@ def load(folder: str | Path) -> Any:
         str(model.environment_["versions"]["expressor"])  # must be there to save again
         tensors = storage.read_tensors(folder / "model.safetensors") if "model.safetensors" in config["sha256"] else {}
         model._restore(State(fitted, arrays, tensors))
+        model._methods()  # what a model cannot say of itself was altered
     except FormatError:
         raise
     except (
