@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from expressor.core.errors import DataError, GeneError
-from expressor.data.profiles import check_scale_of_use, profiles
+from expressor.data.profiles import bounded_scores, check_scale_of_use, profiles
 
 
 def data(names: str = "CAB") -> ad.AnnData:
@@ -62,3 +62,9 @@ def test_another_scale_is_refused_where_it_is_sure() -> None:
     few.uns["unit"] = "counts"
     with pytest.raises(DataError, match="another scale"):
         check_scale_of_use(few, "log2(TPM+1)")
+
+
+def test_standard_scores_are_cut_where_a_gene_hardly_varied() -> None:
+    values = np.array([[1.0, 2.0], [1.0, 4.0], [9.0, 3.0]])
+    found = bounded_scores(values, np.array([1.0, 3.0]), np.array([1e-6, 1.0]))
+    np.testing.assert_array_equal(found, [[0.0, -1.0], [0.0, 1.0], [5.0, 0.0]])

@@ -272,7 +272,7 @@ def test_a_section_that_is_downloaded(tmp_path, monkeypatch):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            role = next(role for role, end in store.ends.items() if self.path == f"/root/{end}")
+            role = next(role for role, end in store.ends.items() if self.path == f"/tissue/{end}")
             asked.append(role)
             self.send_response(200)
             self.send_header("Content-Length", str(len(store.files[role])))
@@ -291,7 +291,7 @@ def test_a_section_that_is_downloaded(tmp_path, monkeypatch):
         for role, end in store.ends.items()
     )  # fmt: skip
     monkeypatch.setattr(sources, "_table", lambda: rows)
-    origin = sources.Origin(f"http://127.0.0.1:{server.server_address[1]}/root", "CC BY 4.0")
+    origin = sources.Origin(f"http://127.0.0.1:{server.server_address[1]}/tissue", "CC BY 4.0")
     monkeypatch.setitem(sources.ORIGINS, "her2st", origin)
     monkeypatch.setenv("EXPRESSOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EXPRESSOR_DATA", raising=False)

@@ -12,6 +12,10 @@ from expressor.data.keys import UNIT
 from expressor.data.units import can_look_like, check_same_unit, detect_scale, family
 from expressor.genes.vocab import GeneVocab
 
+REACH = 5.0
+"""Standard deviations of the training samples at which standard scores are cut. A gene that hardly varied among them may be a
+hundred away in a new sample, and a linear model would then say what that gene says."""
+
 
 def profiles(adata: AnnData, genes: Iterable[str] | None = None, *, allow_gaps: bool = False) -> np.ndarray:
     """Return expression as it is kept in ``X``, of some genes.
@@ -62,6 +66,21 @@ def profiles(adata: AnnData, genes: Iterable[str] | None = None, *, allow_gaps: 
     if not there.all():
         logger.info("%s", found.report())
     return values
+
+
+def bounded_scores(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return standard scores by the training samples, cut at :data:`REACH` standard deviations.
+
+    A linear model needs the cut on new samples above all: one loud gene would else outvote all others.
+
+    Parameters
+    ----------
+    values
+        (sample, gene).
+    mean, scale
+        (gene,), of the training samples; scale above 0.
+    """
+    return np.clip((values - mean) / scale, -REACH, REACH)
 
 
 def check_scale_of_use(adata: AnnData, fitted: str) -> None:

@@ -1,4 +1,4 @@
-"""How well a system tells labels of samples."""
+"""From probabilities to labels, and how well a system tells them."""
 
 from typing import Any
 
@@ -9,6 +9,20 @@ from expressor.core.rng import stream
 from expressor.estimator.judging import patients_of, row
 from expressor.metrics.classification import accuracy, balanced_accuracy, log_loss, macro_f1
 from expressor.metrics.patients import bootstrap_weights, draw_statistic
+
+
+def most_likely(probability: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Return the most probable class of each sample, object (sample, [label]); among equals the first.
+
+    Parameters
+    ----------
+    probability
+        (sample, class); the columns are the classes.
+    label
+        Name of the column.
+    """
+    best = probability.columns.to_numpy(dtype=object)[probability.to_numpy().argmax(axis=1)]
+    return pd.DataFrame({label: best}, index=probability.index)
 
 
 def judge_labels(

@@ -18,6 +18,7 @@ from expressor.core.optional import need
 from expressor.core.rng import child_seed, stream
 from expressor.data.keys import CANCER_TYPE
 from expressor.data.outcomes import read_labels
+from expressor.estimator.labelling import most_likely
 
 
 @dataclass(kw_only=True)
@@ -74,8 +75,7 @@ class LabellingControl(BaseEstimator):
 
     def predict(self, data: AnnData) -> pd.DataFrame:
         """Return the most probable class, one column named by ``label``."""
-        p = self.predict_proba(data)
-        return pd.DataFrame({self.label: self.classes_[p.to_numpy().argmax(axis=1)]}, index=data.obs_names)
+        return most_likely(self.predict_proba(data), self.label)
 
 
 def _dense(data: AnnData) -> np.ndarray:

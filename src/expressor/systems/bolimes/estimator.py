@@ -11,13 +11,13 @@ import pandas as pd
 from expressor.core.errors import DataError, check_choice, check_range
 from expressor.data import fields, keys
 from expressor.data.outcomes import read_labels
-from expressor.data.profiles import check_scale_of_use, profiles
+from expressor.data.profiles import bounded_scores, check_scale_of_use, profiles
 from expressor.data.units import BULK_SCALES, check_unit
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.classifiers import as_plain, pack_classifier, unpack_classifier
 from expressor.estimator.inner import inner_folds
 from expressor.estimator.judging import patients_of
-from expressor.estimator.labelling import judge_labels
+from expressor.estimator.labelling import judge_labels, most_likely
 from expressor.estimator.roles import Predicts
 from expressor.genes.vocab import GeneVocab
 from expressor.systems.bolimes import equations, selection
@@ -105,7 +105,8 @@ class BOLIMES(Estimator, Predicts):
             raise DataError("no gene varies over the samples", expected="at least one gene that does")
         # A canonical order of samples, so that draws of the same seed fall on the same ones.
         canon = np.argsort(adata.obs_names.astype(str).to_numpy(), kind="stable")
-        Z, y, patients = (values[canon][:, varies] - mean[varies]) / scale[varies], y[canon], patients_of(adata)[canon]
+        Z = bounded_scores(values[canon][:, varies], mean[varies], scale[varies])
+        y, patients = y[canon], patients_of(adata)[canon]
         options = selection.Options(
             self.trees, self.rounds, float(self.level), float(self.quantile), self.prefilter, self.explained, self.draws,
             self.random_state,
@@ -174,9 +175,7 @@ class BOLIMES(Estimator, Predicts):
         DataError
             A value of a kept gene is NaN, or the scale is another than that of the fit.
         """
-        table = self.predict_proba(data)
-        best = table.columns.to_numpy(dtype=object)[table.to_numpy().argmax(axis=1)]
-        return pd.DataFrame({self.label: best}, index=table.index)
+        return most_likely(self.predict_proba(data), self.label)
 
     def predict_proba(self, data: Any) -> pd.DataFrame:
         """Return the probability of each label, float32 (sample, class)."""
@@ -184,7 +183,7 @@ class BOLIMES(Estimator, Predicts):
         adata = fields.read(data)
         check_scale_of_use(adata, self.unit_)
         values = profiles(adata, self._table.index).astype(np.float64)
-        Z = (values - self._table["mean"].to_numpy()) / self._table["scale"].to_numpy()
+        Z = bounded_scores(values, self._table["mean"].to_numpy(), self._table["scale"].to_numpy())
         found = self._model.predict_proba(Z)
         return pd.DataFrame(
             found.astype(np.float32), index=adata.obs_names.copy(), columns=[str(one) for one in self.classes_]

@@ -13,6 +13,7 @@ import torch
 from expressor.core.errors import DataError, check_range
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.errors import NotFittedError
+from expressor.estimator.labelling import most_likely
 from expressor.estimator.restoring import judge_restoration
 from expressor.estimator.roles import Encodes, Imputes, Predicts, Survives
 from expressor.systems.gexbert import interpretation, saving
@@ -302,9 +303,7 @@ class GexBERT(Estimator, Imputes, Encodes, Predicts, Survives):
         -------
         (sample, 1): the column is named after ``label``.
         """
-        chance = self.predict_proba(data)
-        labels = chance.columns.to_numpy()[chance.to_numpy().argmax(axis=1)]
-        return pd.DataFrame({str(self.label): labels.astype(object)}, index=chance.index)
+        return most_likely(self.predict_proba(data), str(self.label))
 
     def predict_proba(self, data: Any) -> pd.DataFrame:
         """Predict the probability of every label.

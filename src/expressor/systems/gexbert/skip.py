@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expressor.core.rng import stream
+from expressor.data.profiles import REACH
 from expressor.nn.gaussian import GaussianState, condition, fit_gaussian, patterns, posterior_factors, restore
 from expressor.systems.gexbert import equations
 
@@ -23,8 +24,6 @@ _LARGE = 256  # genes of a panel above which one is enough
 _JUDGED = 256  # samples a fold on which a penalty is judged
 _TARGETS = 512  # genes on which a penalty is judged
 _MUCH = 5e8  # multiplications above which a covariance of all genes is kept at hand, if it is not too large
-BOUND = 5.0
-"""Standard deviations at which values are cut for heads and network."""
 
 _START = 0.1  # shrinkage of the stored factors; any value in (0, 1) gives the others exactly
 
@@ -72,7 +71,7 @@ class LinearSkip:
 
         A gene that hardly varied in training, and is far away in a new patient, would else decide a risk by itself.
         """
-        return self.standardise(values, observed).clamp(-BOUND, BOUND)
+        return self.standardise(values, observed).clamp(-REACH, REACH)
 
     def condition(
         self,

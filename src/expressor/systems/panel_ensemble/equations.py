@@ -7,21 +7,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from expressor.core.equations import equation
+from expressor.data.profiles import bounded_scores
 
 _ABSTRACT = "abstract: normalisation and feature selection to 500 genes, ensemble of the three best classifiers"
 
 
 @equation(
     "panel_ensemble", "I1",
-    meaning="normalisation: standard scores by the training samples",
-    latex=r"z_{ig} = (x_{ig} - \mu_g) / \sigma_g",
+    meaning="normalisation: standard scores by the training samples, cut at five standard deviations",
+    latex=r"z_{ig} = \max(-5, \min(5, (x_{ig} - \mu_g) / \sigma_g))",
     fidelity="inferred", source=_ABSTRACT + "; which normalisation is not said there",
 )  # fmt: skip
 def standardise(
     x: Float[np.ndarray, "sample gene"], mu: Float[np.ndarray, " gene"], sigma: Float[np.ndarray, " gene"]
 ) -> Float[np.ndarray, "sample gene"]:
     """Return z; mu and sigma are of the training samples."""
-    return (x - mu) / sigma
+    return bounded_scores(x, mu, sigma)
 
 
 @equation(

@@ -18,7 +18,7 @@ from expressor.estimator.base import Estimator, State
 from expressor.estimator.classifiers import PlainClassifier, as_plain, pack_classifier, unpack_classifier
 from expressor.estimator.inner import inner_folds
 from expressor.estimator.judging import patients_of
-from expressor.estimator.labelling import judge_labels
+from expressor.estimator.labelling import judge_labels, most_likely
 from expressor.estimator.roles import Predicts
 from expressor.genes.vocab import GeneVocab
 from expressor.systems.panel_ensemble import ensemble, equations
@@ -155,9 +155,7 @@ class PanelEnsemble(Estimator, Predicts):
         DataError
             A value of such a gene is NaN, or the scale is another than that of the fit.
         """
-        table = self.predict_proba(data)
-        best = table.columns.to_numpy(dtype=object)[table.to_numpy().argmax(axis=1)]
-        return pd.DataFrame({self.label: best}, index=table.index)
+        return most_likely(self.predict_proba(data), self.label)
 
     def predict_proba(self, data: Any) -> pd.DataFrame:
         """Return the probability of each label, float32 (sample, class): the mean over the members."""

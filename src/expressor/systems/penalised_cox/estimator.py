@@ -12,7 +12,7 @@ import torch
 from expressor.core.errors import DataError, check_choice, check_range
 from expressor.data import fields, keys
 from expressor.data.outcomes import read_outcomes
-from expressor.data.profiles import check_scale_of_use, profiles
+from expressor.data.profiles import bounded_scores, check_scale_of_use, profiles
 from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.inner import inner_folds
@@ -211,8 +211,8 @@ class PenalisedCox(Estimator, Survives):
         if not len(self._table):
             return np.zeros(adata.n_obs)
         values = profiles(adata, self._table.index).astype(np.float64)
-        z = (values - self._table["mean"].to_numpy()) / self._table["scale"].to_numpy()
-        return np.clip(z, -fitting.REACH, fitting.REACH) @ self._table["coefficient"].to_numpy()
+        z = bounded_scores(values, self._table["mean"].to_numpy(), self._table["scale"].to_numpy())
+        return z @ self._table["coefficient"].to_numpy()
 
     def _strata_of(self, adata: Any) -> np.ndarray:
         if self.strata is None or self.strata not in adata.obs:

@@ -6,13 +6,11 @@ import torch
 from torch import Tensor
 
 from expressor.core.errors import DataError
+from expressor.data.profiles import REACH
 from expressor.nn.cox import PartialLikelihood, fit_cox
 from expressor.systems.penalised_cox import equations
 from expressor.systems.penalised_cox.path import alpha_grid, fit_path
 
-REACH = 5.0
-"""Standard deviations at which a value is cut. A gene that hardly varies in the training patients may be a hundred of them away in
-a new one, whose risk would then be that gene alone."""
 RIDGE_GRID = tuple(float(10 ** (3.5 - 0.5 * i)) for i in range(14))
 
 

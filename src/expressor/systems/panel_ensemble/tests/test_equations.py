@@ -25,6 +25,8 @@ def test_standard_scores(data: tuple[np.ndarray, np.ndarray]) -> None:
     mean, scale = ensemble.standard_scores(X[:40])
     expected = StandardScaler().fit(X[:40]).transform(X)
     np.testing.assert_allclose(equations.standardise(X, mean, scale), expected)
+    X[50, 3], X[51, 3] = 1e6, -1e6
+    assert equations.standardise(X, mean, scale)[50:52, 3].tolist() == [5.0, -5.0]
     assert ensemble.standard_scores(np.ones((5, 2)))[1].tolist() == [1.0, 1.0]
 
 
