@@ -11,6 +11,7 @@ EXTRAS = {
     "slides": ("openslide",),
     "spatial": ("spatialdata",),
     "encoders": ("timm", "transformers"),
+    "brain": ("nibabel", "nilearn", "pyarrow"),
     "report": ("jinja2", "matplotlib"),
     "clustering": ("graspologic_native",),
     "bench": ("dask", "distributed", "scanpy", "xgboost"),

@@ -33,6 +33,19 @@ Single cells (rows are cells) keep raw counts in ``X`` (CSR), and in ``obs``:
 ``obs[CELL_TYPE]``                 category: the type of the cell, where known
 ``obs[BATCH]``                     category: what was measured together, where known
 =================================  ===============================================================================
+
+Brain samples (rows are samples of tissue, or regions) keep expression in ``X`` on the scale that ``uns[UNIT]`` names, and:
+
+=================================  ===============================================================================
+``obsm[MNI]``                      float64 (sample, 3): place in mm of the space ``uns[SPACE]``, ``"MNI152"``: x to the
+                                   right, y to the front, z up. Samples that are no brain's have ``obsm[XYZ]`` instead
+``obsm[TISSUE]``                   float (sample, 2): probability of grey and of white matter; may be absent
+``obs[DONOR]``                     category: the person
+``obs[STRUCTURE]``                 category: the anatomical structure
+``obs[HEMISPHERE]``                category: ``L``, ``R``, or ``B`` where there is no side
+``obs[SLAB]``                      category: ``CX`` cortex, ``CB`` cerebellum, ``BS`` brainstem and deep nuclei
+``obs[DIVISION]``                  category: the part of the brain that the structure belongs to, where known
+=================================  ===============================================================================
 """
 
 SECTION = "section"
@@ -50,6 +63,16 @@ PIPELINE = "pipeline"
 
 CELL_TYPE = "cell_type"
 BATCH = "batch"
+
+MNI = "mni"
+XYZ = "xyz"
+TISSUE = "tissue"
+SPACE = "space"
+DONOR = "donor"
+STRUCTURE = "structure"
+HEMISPHERE = "hemisphere"
+SLAB = "slab"
+DIVISION = "division"
 
 IMAGES = "images"
 HIRES = "hires"

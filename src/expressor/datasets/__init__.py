@@ -9,10 +9,18 @@ from typing import Any
 
 _NAMES = {
     "Dataset": "dataset",
+    "ahba_coordinates": "brain",
+    "ahba_reannotation": "brain",
+    "ahba_regions": "brain",
+    "ahba_samples": "brain",
     "breast_cohorts": "bulk",
+    "dk_atlas": "brain",
     "example": "examples",
+    "fly_embryo": "brain",
     "golub": "bulk",
     "her2st": "breast",
+    "inr_claims": "brain",
+    "inr_genes": "brain",
     "join_outcomes": "bulk",
     "mouse_olfactory_bulb": "bulb",
     "simulate_auxiliaries": "simulate",
@@ -28,7 +36,8 @@ _NAMES = {
     "tcga_toil4": "bulk",
 }
 _SETS = (
-    "breast_cohorts", "golub", "her2st", "mouse_olfactory_bulb", "tcga13", "tcga_coadread", "tcga_counts7", "tcga_toil4",
+    "ahba_regions", "ahba_samples", "breast_cohorts", "fly_embryo", "golub", "her2st", "mouse_olfactory_bulb", "tcga13",
+    "tcga_coadread", "tcga_counts7", "tcga_toil4",
 )  # fmt: skip
 __all__ = sorted([*_NAMES, "names"])
 

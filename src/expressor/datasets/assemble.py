@@ -13,6 +13,7 @@ from scipy import sparse
 from expressor.core.errors import DataError, FormatError
 from expressor.data import keys
 from expressor.data.images import open_image
+from expressor.datasets.fetch import cache_folder
 
 THUMBNAIL_PX = 1024
 """Longer side of the picture kept in ``uns["spatial"][section]["images"]["hires"]``."""
@@ -36,6 +37,38 @@ def local_folder(name: str, *files: str) -> Path | None:
         )
     folder = Path(root).absolute() / name
     return folder if all((folder / one).is_file() for one in files) else None
+
+
+def prepared_folder(room: str, file: str, *, name: str, fix: str) -> Path:
+    """Return the folder ``room`` that holds ``file``: of ``EXPRESSOR_DATA``, else of the cache.
+
+    Parameters
+    ----------
+    room
+        Folder of prepared files that cannot be downloaded from one address.
+    file
+        Path of the wanted file inside it.
+    name
+        The data set, for the message.
+    fix
+        What the user can do where the file is not on this machine.
+
+    Raises
+    ------
+    DataError
+        The file is in neither place.
+    """
+    local = local_folder(room, file)
+    if local is not None:
+        return local
+    cached = cache_folder() / room
+    if (cached / file).is_file():
+        return cached
+    raise DataError(
+        f"the data set {name!r} is not on this machine: no file {room}/{file}",
+        expected=f"it in the folder named by EXPRESSOR_DATA, or in {cached}",
+        fix=fix,
+    )
 
 
 def read_local(path: Path) -> ad.AnnData:

@@ -15,9 +15,8 @@ from scipy import sparse
 from expressor.core.errors import DataError, FormatError, check_choice, nearest_names
 from expressor.core.optional import need
 from expressor.data import keys
-from expressor.datasets.assemble import local_folder, read_local
+from expressor.datasets.assemble import prepared_folder, read_local
 from expressor.datasets.dataset import Dataset, take
-from expressor.datasets.fetch import cache_folder
 
 ENDPOINTS = ("OS", "DSS", "DFI", "PFI")
 """Overall and disease-specific survival, disease-free and progression-free interval, as Liu et al. (2018) curated them."""
@@ -377,15 +376,8 @@ def _read(name: str, shape: tuple[int, int]) -> tuple[ad.AnnData, str]:
 
 def _folder(file: str, name: str) -> Path:
     """The folder ``bulk`` with ``file``: of ``EXPRESSOR_DATA``, else of the cache."""
-    local = local_folder("bulk", file)
-    if local is not None:
-        return local
-    cached = cache_folder() / "bulk"
-    if (cached / file).is_file():
-        return cached
-    raise DataError(
-        f"the data set {name.split('/')[-1]!r} is not on this machine: no file bulk/{file}",
-        expected=f"it in the folder named by EXPRESSOR_DATA, or in {cached}",
+    return prepared_folder(
+        "bulk", file, name=name.split("/")[-1],
         fix="It is prepared from public packages and cannot be downloaded from one address; the guide 'Bulk data' says from "
         "which. Without it, expressor.datasets.example('bulk') gives simulated profiles of the same layout.",
-    )
+    )  # fmt: skip
