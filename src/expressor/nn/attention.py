@@ -1,7 +1,7 @@
 """Pre-norm attention blocks: tokens that look at each other, and queries that look at tokens; weights on request."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,24 +19,31 @@ class Attention(nn.Module):
         Number of heads, >= 1; must divide ``dim``.
     dropout
         Share of attention weights left out in training, in [0, 1).
+    bias
+        Whether the layers add a bias.
     """
 
-    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
         check_range(heads, name="heads", low=1, integer=True)
         if dim % heads:
             raise DataError(f"dim ({dim}) is not a multiple of heads ({heads})", fix="Choose another number of heads.")
         self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.query = nn.Linear(dim, dim, bias=bias)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=bias)
+        self.out = nn.Linear(dim, dim, bias=bias)
 
     def forward(
-        self, queries: Float[Tensor, "sample query dim"], memory: Float[Tensor, "sample token dim"]
+        self,
+        queries: Float[Tensor, "sample query dim"],
+        memory: Float[Tensor, "sample token dim"],
+        keep: Bool[Tensor, "sample token"] | None = None,
     ) -> Float[Tensor, "sample query dim"]:
-        """Return what each query takes from the memory."""
+        """Return what each query takes from the memory; tokens that are not in ``keep`` are not looked at."""
         query, key, value = self._split(queries, memory)
-        taken = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
+        mask = None if keep is None else keep[:, None, None, :]
+        share = self.dropout if self.training else 0.0
+        taken = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=share)
         return self.out(taken.transpose(1, 2).flatten(2))
 
     def weights(
