@@ -1,13 +1,15 @@
-"""Genes: their identifiers, ordered vocabularies, and the scores by which a panel of genes is chosen."""
+"""Genes: their identifiers, ordered vocabularies, orthologs, and the scores by which a panel of genes is chosen."""
 
 import importlib
 from typing import Any
 
 _HOMES = {
     "Alignment": "vocab",
+    "Bridge": "orthologs",
     "GeneTable": "matching",
     "GeneVocab": "vocab",
     "Match": "matching",
+    "Orthologs": "orthologs",
     "check_gene_names": "ids",
     "classify": "ids",
     "coexpression": "panels",
@@ -15,11 +17,15 @@ _HOMES = {
     "detection_rate": "panels",
     "dispersion": "panels",
     "hvg_scores": "panels",
+    "guess_species": "orthologs",
     "human_genes": "matching",
+    "human_mouse": "ortholog_files",
     "match_genes": "matching",
     "mean_expression": "panels",
     "moran_i": "panels",
+    "mouse_genes": "ortholog_files",
     "rank_genes": "panels",
+    "read_orthologs": "ortholog_files",
     "strip_version": "ids",
 }
 
