@@ -32,6 +32,8 @@ Single cells (rows are cells) keep raw counts in ``X`` (CSR), and in ``obs``:
 =================================  ===============================================================================
 ``obs[CELL_TYPE]``                 category: the type of the cell, where known
 ``obs[BATCH]``                     category: what was measured together, where known
+``obs[DONOR]``                     category: the person or animal, where known
+``obs[CONDITION]``                 category: what was done to the cells, where it differs
 =================================  ===============================================================================
 
 Brain samples (rows are samples of tissue, or regions) keep expression in ``X`` on the scale that ``uns[UNIT]`` names, and:
@@ -63,6 +65,8 @@ PIPELINE = "pipeline"
 
 CELL_TYPE = "cell_type"
 BATCH = "batch"
+DONOR = "donor"
+CONDITION = "condition"
 
 MNI = "mni"
 XYZ = "xyz"

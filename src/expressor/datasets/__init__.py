@@ -13,16 +13,25 @@ _NAMES = {
     "ahba_reannotation": "brain",
     "ahba_regions": "brain",
     "ahba_samples": "brain",
+    "amygdala": "singlecell",
     "breast_cohorts": "bulk",
     "dk_atlas": "brain",
+    "doublets": "singlecell",
     "example": "examples",
     "fly_embryo": "brain",
     "golub": "bulk",
     "her2st": "breast",
+    "innate_lymphoid": "singlecell",
     "inr_claims": "brain",
     "inr_genes": "brain",
     "join_outcomes": "bulk",
+    "kang": "singlecell",
+    "mixology": "singlecell",
     "mouse_olfactory_bulb": "bulb",
+    "pancreas_3tech": "singlecell",
+    "pbmc3k": "singlecell",
+    "pbmc68k": "singlecell",
+    "pbmc_3tech": "singlecell",
     "simulate_auxiliaries": "simulate",
     "simulate_bulk": "profiles",
     "simulate_cells": "cells",
@@ -36,8 +45,9 @@ _NAMES = {
     "tcga_toil4": "bulk",
 }
 _SETS = (
-    "ahba_regions", "ahba_samples", "breast_cohorts", "fly_embryo", "golub", "her2st", "mouse_olfactory_bulb", "tcga13",
-    "tcga_coadread", "tcga_counts7", "tcga_toil4",
+    "ahba_regions", "ahba_samples", "amygdala", "breast_cohorts", "doublets", "fly_embryo", "golub", "her2st",
+    "innate_lymphoid", "kang", "mixology", "mouse_olfactory_bulb", "pancreas_3tech", "pbmc3k", "pbmc68k",
+    "pbmc_3tech", "tcga13", "tcga_coadread", "tcga_counts7", "tcga_toil4",
 )  # fmt: skip
 __all__ = sorted([*_NAMES, "names"])
 

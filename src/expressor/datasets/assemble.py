@@ -81,6 +81,41 @@ def read_local(path: Path) -> ad.AnnData:
         ) from error
 
 
+def read_prepared(path: Path, shape: tuple[int, int], *, rows: str) -> ad.AnnData:
+    """Read a prepared h5ad and refuse another file of the same name.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape
+        Its rows and genes.
+    rows
+        What a row is called in messages.
+
+    Returns
+    -------
+    AnnData
+        ``X`` is float32, sparse where the file has it so.
+
+    Raises
+    ------
+    FormatError
+        It cannot be read, or has another shape.
+    """
+    adata = read_local(path)
+    if adata.shape != shape:
+        raise FormatError(
+            f"{path} is not the file that this data set is made of",
+            expected=f"{shape[0]:,} {rows} and {shape[1]:,} genes",
+            got=f"{adata.n_obs:,} and {adata.n_vars:,}",
+            fix="Copy it again.",
+        )
+    X: Any = adata.X
+    adata.X = X.astype(np.float32) if sparse.issparse(X) else np.asarray(X, dtype=np.float32)
+    return adata
+
+
 def spatial_entry(
     image: Path, *, um_per_px: float, spot_diameter_um: float, pitch_um: float, technology: str
 ) -> dict[str, Any]:

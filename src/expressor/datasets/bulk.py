@@ -5,17 +5,15 @@ The files are prepared from public packages and are not downloaded: they are loo
 """
 
 from pathlib import Path
-from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from expressor.core.errors import DataError, FormatError, check_choice, nearest_names
 from expressor.core.optional import need
 from expressor.data import keys
-from expressor.datasets.assemble import prepared_folder, read_local
+from expressor.datasets.assemble import prepared_folder, read_prepared
 from expressor.datasets.dataset import Dataset, take
 
 ENDPOINTS = ("OS", "DSS", "DFI", "PFI")
@@ -361,17 +359,7 @@ def _set_outcome(adata: ad.AnnData, endpoint: str) -> None:
 
 def _read(name: str, shape: tuple[int, int]) -> tuple[ad.AnnData, str]:
     path = _folder(f"{name}.h5ad", name) / f"{name}.h5ad"
-    adata = read_local(path)
-    if adata.shape != shape:
-        raise FormatError(
-            f"{path} is not the file that this data set is made of",
-            expected=f"{shape[0]:,} samples and {shape[1]:,} genes",
-            got=f"{adata.n_obs:,} and {adata.n_vars:,}",
-            fix="Copy it again.",
-        )
-    X: Any = adata.X
-    adata.X = X.astype(np.float32) if sparse.issparse(X) else np.asarray(X, dtype=np.float32)
-    return adata, str(path.parent)
+    return read_prepared(path, shape, rows="samples"), str(path.parent)
 
 
 def _folder(file: str, name: str) -> Path:

@@ -39,7 +39,7 @@ class Dataset:
         Parameters
         ----------
         by
-            Column of ``obs`` that names the group, ``"section"`` or ``"patient"``.
+            Column of ``obs`` that names the group, such as ``"section"``, ``"patient"`` or ``"batch"``.
         held_out
             Groups of the test data, at least one and not all.
 
@@ -93,7 +93,7 @@ class Dataset:
         shape = f"{self.adata.n_obs} observations, {self.adata.n_vars} genes"
         groups = ", ".join(
             f"{key} " + "/".join(sorted(set(self.adata.obs[key].dropna().astype(str))))
-            for key in ("patient", "section")
+            for key in ("patient", "section", "batch", "donor")
             if key in self.adata.obs
         )
         return f"Dataset({self.name}: {shape}; {groups}; {self.licence}; from {self.source})"
