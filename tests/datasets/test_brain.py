@@ -86,7 +86,7 @@ def test_regions():
     first, second = ((one - one.mean()) / one.std() for one in (first, second))
     agreement = {one: np.corrcoef(first.loc[one], second.loc[one])[0, 1] for one in deep}
     assert min(agreement.values()) > 0.4, agreement
-    cortex = large.obs_names[(large.obs["structure"] == "cortex") & ~np.isnan(large.X).any(axis=1)]
+    cortex = large.obs_names[(large.obs["part"] == "cortex") & ~np.isnan(large.X).any(axis=1)]
     assert np.corrcoef(first.loc[cortex].to_numpy().ravel(), second.loc[cortex].to_numpy().ravel())[0, 1] > 0.8
 
 

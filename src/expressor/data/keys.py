@@ -45,6 +45,7 @@ Brain samples (rows are samples of tissue, or regions) keep expression in ``X`` 
 ``obs[DONOR]``                     category: the person
 ``obs[STRUCTURE]``                 category: the anatomical structure
 ``obs[HEMISPHERE]``                category: ``L``, ``R``, or ``B`` where there is no side
+``obs[PART]``                      category: ``cortex``, ``subcortex/brainstem``, ``cerebellum``, ``white matter`` or ``other``
 ``obs[SLAB]``                      category: ``CX`` cortex, ``CB`` cerebellum, ``BS`` brainstem and deep nuclei
 ``obs[DIVISION]``                  category: the part of the brain that the structure belongs to, where known
 =================================  ===============================================================================
@@ -75,6 +76,7 @@ SPACE = "space"
 DONOR = "donor"
 STRUCTURE = "structure"
 HEMISPHERE = "hemisphere"
+PART = "part"
 SLAB = "slab"
 DIVISION = "division"
 

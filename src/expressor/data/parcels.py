@@ -9,10 +9,11 @@ import pandas as pd
 
 from expressor.core.errors import DataError, FormatError, nearest_names
 from expressor.core.optional import need
+from expressor.data import keys
 from expressor.data.guard import find, reading
 
 COLUMNS = ("id", "label", "hemisphere", "structure")
-"""Columns of a parcellation's table. Hemisphere is ``L``, ``R`` or ``B`` (both)."""
+"""Columns of a parcellation's file. Hemisphere is ``L``, ``R`` or ``B`` (both)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ class Parcellation:
     affine
         float64 (4, 4): from voxel numbers to mm.
     table
-        Index ``id``, the number in the volume; columns ``label``, ``hemisphere``, ``structure``.
+        Index ``id``, the number in the volume; columns ``label``, ``hemisphere``, ``part``.
     """
 
     volume: np.ndarray
@@ -92,7 +93,7 @@ def read_parcellation(image: str | os.PathLike[str], table: str | os.PathLike[st
     for name in COLUMNS:
         if name not in rows:
             raise FormatError(f"{table} has no column {name!r}", nearest=nearest_names(name, map(str, rows.columns)))
-    return Parcellation(volume, affine, rows[list(COLUMNS)].set_index("id"))
+    return Parcellation(volume, affine, rows[list(COLUMNS)].set_index("id").rename(columns={"structure": keys.PART}))
 
 
 def read_labels_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -134,7 +134,7 @@ def ahba_regions(table: str = "dk86") -> Dataset:
     Returns
     -------
     Dataset
-        ``X`` float32 (region, gene); ``obs``: ``label``, ``hemisphere``, ``structure`` (``"cortex"``,
+        ``X`` float32 (region, gene); ``obs``: ``label``, ``hemisphere``, ``part`` (``"cortex"``,
         ``"subcortex/brainstem"``, ``"cerebellum"``), with the names of :func:`dk_atlas`.
 
     Raises
@@ -158,7 +158,7 @@ def ahba_regions(table: str = "dk86") -> Dataset:
         regions = [_enigma_name(one) for one in values.index.astype(str)]
         licence, cite = f"{_ALLEN}; the table: none stated (ENIGMA Toolbox, BSD-3)", f"{_AHBA}; {_ABAGEN}; {_ENIGMA}"
     obs = pd.DataFrame(regions, columns=["label", keys.HEMISPHERE])
-    obs[keys.STRUCTURE] = [
+    obs[keys.PART] = [
         "cortex" if one in cortex else "cerebellum" if one == "cerebellum" else "subcortex/brainstem"
         for one in obs["label"]
     ]
