@@ -16,7 +16,7 @@ from expressor.bench.task import Method
 from expressor.bench.tasks.cancer_type import LABEL
 from expressor.bench.tasks.restoration import MASK, MEASURED
 from expressor.core.errors import DataError
-from expressor.data import PatientFolds
+from expressor.data import PatientFolds, has_outcome
 from expressor.datasets import simulate_bulk
 from expressor.metrics.survival import concordance
 
@@ -248,6 +248,9 @@ def test_risk_is_found_and_permuted_outcomes_are_not(results):
     skill = rows(found, metric="brier_skill").set_index("method")["value"]
     assert skill["ridge-cox"] > 0.05
     assert abs(skill["none"]) < 0.02
+    for metric in ("uno_concordance", "auc_1y", "auc_3y", "brier_skill"):
+        one = rows(found, metric=metric, method="ridge-cox").iloc[0]
+        assert one["low"] < one["value"] < one["high"], metric
     refused = rows(found, method="clinical").iloc[0]
     assert refused["status"] == "refused"
     assert "obs has no column 'age'" in refused["message"]
@@ -315,6 +318,17 @@ def test_pan_cancer_training_keeps_the_folds_of_the_cohort():
     assert other[0].train.n_obs > 4500
     assert set(other[0].test.obs["cohort"]) == {"KIRP"}
     assert not set(other[0].train.obs["patient"]) & set(other[0].test.obs["patient"])
+    alone = task.narrow(other[0], "own cohort")
+    assert alone.train.obs_names.tolist() == one[0].train.obs_names.tolist()
+    profiles = task.narrow(other[0], "own outcomes").train
+    assert profiles.n_obs == other[0].train.n_obs
+    assert profiles.obs_names[has_outcome(profiles)].tolist() == one[0].train.obs_names.tolist()
+    assert other[0].train.obs["event"].notna().all()
+    with pytest.raises(DataError, match="no part of the training data that is called 'half'"):
+        task.narrow(other[0], "half")
+    names = {method.name: method.part for method in task.methods(pan, ["gexbert-own", "gexbert-profiles"])}
+    assert (names["gexbert-own"], names["gexbert-profiles"]) == ("own cohort", "own outcomes")
+    assert not any(method.part for method in task.methods(own))
 
 
 def test_controls_of_labels_learn_scales_from_everyone():

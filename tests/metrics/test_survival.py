@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from expressor.core.errors import DataError
 from expressor.metrics.survival import (
+    brier_against_none,
     brier_scores,
     brier_skill,
     calibration_curve,
     calibration_slope,
     compare_pairs,
+    compare_until,
     concordance,
     d_calibration,
     dynamic_auc,
@@ -22,6 +24,7 @@ from expressor.metrics.survival import (
     log_rank,
     number_at_risk,
     uno_concordance,
+    uno_weights,
 )
 
 with warnings.catch_warnings():
@@ -176,6 +179,22 @@ def test_dynamic_auc(seed):
     train, (time, event, risk), _, times = curves(seed)
     wanted, _ = sksurv.cumulative_dynamic_auc(outcome(*train[:2]), outcome(time, event), risk, times)
     np.testing.assert_allclose(dynamic_auc(*train[:2], time, event, risk, times), wanted, atol=1e-12)
+
+
+def test_weights_of_patients_are_resamples():
+    """What a resample gives from weights is what its rows give, anew."""
+    train, (time, event, risk), survival, times = curves(3)
+    rows = np.random.default_rng(1).integers(80, size=80)
+    weights = np.bincount(rows, minlength=80)
+    drawn = (*train[:2], time[rows], event[rows])
+    uno = uno_weights(*train[:2], time, event, tau=900.0)
+    got = compare_pairs(time, event, risk, weights=uno).value(weights)
+    assert got == pytest.approx(uno_concordance(*drawn, risk[rows], tau=900.0), abs=1e-12)
+    auc = compare_until(time, event, risk, 500.0, weights=np.sqrt(uno)).value(weights)
+    assert auc == pytest.approx(dynamic_auc(*drawn, risk[rows], [500.0])[0], abs=1e-12)
+    own, none = brier_against_none(*train[:2], time, event, survival, times)
+    wanted = brier_skill(*drawn, survival[rows], times)
+    assert 1 - weights @ own / (weights @ none) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_auc_without_cases_is_undefined():

@@ -106,7 +106,7 @@ def judge(task: Task, protocol: Protocol, fold: Fold, method: Method, key: Key) 
     start = time.perf_counter()
     try:
         model = method.build(task.context(protocol, fold, key.variant, key.seed))
-        _fit(task, model, method, fold)
+        _fit(task, model, method, task.narrow(fold, method.part) if method.part else fold)
         fitted_at = time.perf_counter()
         tables = task.predict(model, seen)
         finished_at = time.perf_counter()

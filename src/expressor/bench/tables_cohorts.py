@@ -83,8 +83,10 @@ def _beside(plain: pd.DataFrame, names: Sequence[str]) -> str:
         return ""
     lines = []
     for title, rows in plain.groupby("title", sort=False):
-        values = rows.drop_duplicates("metric").set_index("metric")["value"]
-        lines.append([str(title), *[_number(values.get(one, math.nan)) for one in names]])
+        by_metric = rows.drop_duplicates("metric").set_index("metric")
+        lines.append(
+            [str(title), *[_cell(by_metric.loc[one], True) if one in by_metric.index else "–" for one in names]]
+        )
     return "### Other metrics\n\n" + _grid(["method", *[_title(one) for one in names]], lines)
 
 
@@ -174,7 +176,7 @@ def across_table(results: Sequence[pd.DataFrame], *, metric: str = "concordance"
     metric
         What is compared; larger must be better.
     others
-        Further metrics, a table each, without intervals.
+        Further metrics, a table each.
 
     Returns
     -------
@@ -193,20 +195,14 @@ def across_table(results: Sequence[pd.DataFrame], *, metric: str = "concordance"
     values = own.pivot_table(index="protocol", columns="method", values="value").reindex(
         index=protocols, columns=methods
     )
-    lines = []
-    for protocol in protocols:
-        rows = own[own["protocol"] == protocol].set_index("method")
-        lines.append([protocol, *[_cell(rows.loc[one], True) if one in rows.index else "–" for one in methods]])
     parts = [
         f"## {joined['task'].iloc[0]}: {len(protocols)} protocols side by side",
         f"{_title(metric)}: {record(metric).meaning}",
-        _grid(["protocol", *[titles[one] for one in methods]], lines),
+        _grid(["protocol", *[titles[one] for one in methods]], _across(own, protocols, methods)),
         _standing(values, measured, metric, titles),
     ]
     for other in others:
-        table = plain[plain["metric"] == other].pivot_table(index="protocol", columns="method", values="value")
-        table = table.reindex(index=protocols, columns=methods)
-        cells = [[one, *[_number(table.loc[one, method]) for method in methods]] for one in protocols]
+        cells = _across(plain[plain["metric"] == other], protocols, methods)
         parts.append(
             f"### {_title(other)}\n\n{record(other).meaning}\n\n{_grid(['protocol', *[titles[m] for m in methods]], cells)}"
         )
@@ -219,6 +215,14 @@ def across_table(results: Sequence[pd.DataFrame], *, metric: str = "concordance"
         f"- Versions and hashes: all version {joined['version'].iloc[0]}; {hashes}."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _across(own: pd.DataFrame, protocols: Sequence[str], methods: Sequence[str]) -> list[list[str]]:
+    lines = []
+    for protocol in protocols:
+        rows = own[own["protocol"] == protocol].set_index("method")
+        lines.append([protocol, *[_cell(rows.loc[one], True) if one in rows.index else "–" for one in methods]])
+    return lines
 
 
 def _standing(values: pd.DataFrame, measured: pd.DataFrame, metric: str, titles: Any) -> str:

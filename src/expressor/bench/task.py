@@ -159,6 +159,8 @@ class Method:
         What it uses of the test data besides the task's inputs, to be said wherever its number is shown.
     seeded
         Whether another seed gives another result.
+    part
+        Which part of the training data it is fitted on, in the words of :meth:`Task.narrow`; empty for all of them.
     """
 
     name: str
@@ -168,13 +170,15 @@ class Method:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     needs: str = ""
     seeded: bool = True
+    part: str = ""
 
     @property
     def hash(self) -> str:
-        """Hash of what the method is: maker, its code, and parameters; not its name."""
+        """Hash of what the method is: maker, its code, parameters, and what it is fitted on; not its name."""
         maker = self.maker if isinstance(self.maker, str) else self.maker.__qualname__
         module = registry.card(self.maker).package if isinstance(self.maker, str) else self.maker.__module__
-        return digest({"maker": maker, "code": code_digest(module), "parameters": dict(self.parameters)})
+        what = {"maker": maker, "code": code_digest(module), "parameters": dict(self.parameters)}
+        return digest(what | ({"part": self.part} if self.part else {}))
 
     def build(self, context: Mapping[str, Any]) -> Any:
         """Construct it; of ``context`` it gets what it has a parameter for, its own ``parameters`` come first."""
@@ -250,6 +254,10 @@ class Task(ABC):
     def training(self, model: Any, fold: Fold) -> Any:
         """Return what an unfitted ``model`` is fitted on: the fold's training data, unless the task has a reason for less."""
         return fold.train
+
+    def narrow(self, fold: Fold, part: str) -> Fold:
+        """Return the fold with only ``part`` of its training data, for methods that are to be compared with training on all."""
+        raise DataError(f"task {self.name!r} has no part of the training data that is called {part!r}")
 
     def keep(self, protocol: Protocol, folder: Path) -> None:
         """Write what is to be kept beside the results, such as who was in which fold; nothing by default."""

@@ -6,6 +6,7 @@ depends on censoring weights each patient by the inverse of the probability of n
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from expressor.metrics.records import Metric
 TIED_RISK = 1e-8  # risks nearer than this count as tied, as in scikit-survival
 
 _PAIRS = "pair of patients in one fold, whose order in time is known, share of all pairs"
+_WEIGHTED = "pair of patients in one fold, weighted share of all pairs"
 _PATIENTS = "patient, mean over patients"
 _NO_PAIRS = "no two patients can be compared"
 
@@ -28,19 +30,19 @@ RECORDS: dict[str, Metric] = {
         Metric("concordance", "Harrell C", "Share of comparable pairs in which the patient of higher risk has the event first.",
                _PAIRS, "higher", 0.0, 1.0, undefined=_NO_PAIRS),
         Metric("uno_concordance", "Uno C", "Concordance up to a time, weighted so that censoring does not matter.",
-               "pair of patients in one fold, mean over folds", "higher", 0.0, 1.0, undefined=_NO_PAIRS),
+               _WEIGHTED, "higher", 0.0, 1.0, undefined=_NO_PAIRS),
         Metric("brier_skill", "Brier skill",
                "1 minus the integrated Brier score over that of the training patients' Kaplan-Meier curve.",
-               "patient, mean over the patients of a fold, mean over folds", "higher", -math.inf, 1.0,
+               _PATIENTS, "higher", -math.inf, 1.0,
                undefined="no method of this kind gives survival curves"),
         Metric("auc_1y", "AUC 1 y", "Time-dependent area under the ROC curve at one year.",
-               "pair of patients in one fold, mean over folds", "higher", 0.0, 1.0,
+               _WEIGHTED, "higher", 0.0, 1.0,
                undefined="no event before, or nobody followed beyond, that time"),
         Metric("auc_3y", "AUC 3 y", "Time-dependent area under the ROC curve at three years.",
-               "pair of patients in one fold, mean over folds", "higher", 0.0, 1.0,
+               _WEIGHTED, "higher", 0.0, 1.0,
                undefined="no event before, or nobody followed beyond, that time"),
         Metric("auc_5y", "AUC 5 y", "Time-dependent area under the ROC curve at five years.",
-               "pair of patients in one fold, mean over folds", "higher", 0.0, 1.0,
+               _WEIGHTED, "higher", 0.0, 1.0,
                undefined="no event before, or nobody followed beyond, that time"),
         Metric("calibration_slope", "calibration slope",
                "Slope of a Cox regression of the outcomes on the predicted risk (a log hazard); below 1 is over-fitted.",
@@ -208,21 +210,27 @@ def compare_pairs(time: Any, event: Any, risk: Any, *, strata: Any = None, weigh
         (sample,) weight of a pair, by the patient with the earlier event; 1 by default.
     """
     t, e = _outcomes(time, event)
-    r = _risk(risk, len(t))
+
+    def known(rows: np.ndarray) -> np.ndarray:
+        first, later = t[rows, None], t[None, rows]
+        return e[rows, None] & ((first < later) | ((first == later) & ~e[None, rows]))
+
+    return _pairs(known, _risk(risk, len(t)), strata, weights)
+
+
+def _pairs(known: Callable[[np.ndarray], np.ndarray], r: np.ndarray, strata: Any, weights: Any) -> Pairs:
+    """Which pairs of some rows can be compared is asked stratum by stratum, so that no table holds all patients."""
     labels = (
-        np.zeros(len(t), dtype=np.int64) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+        np.zeros(len(r), dtype=np.int64) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
     )
-    w = np.ones(len(t)) if weights is None else np.asarray(weights, dtype=np.float64)
+    w = np.ones(len(r)) if weights is None else np.asarray(weights, dtype=np.float64)
     blocks = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        first, later = t[rows, None], t[None, rows]
-        comparable = e[rows, None] & ((first < later) | ((first == later) & ~e[None, rows]))
         difference = r[rows, None] - r[None, rows]
         tied = np.abs(difference) <= TIED_RISK
-        ordered = np.where(tied, 0.5, difference > 0)
-        weight = comparable * w[rows, None]
-        blocks.append((rows, weight, weight * ordered))
+        weight = known(rows) * w[rows, None]
+        blocks.append((rows, weight, weight * np.where(tied, 0.5, difference > 0)))
     return Pairs(tuple(blocks))
 
 
@@ -259,10 +267,22 @@ def uno_concordance(
     Uno, Cai, Pencina, D'Agostino and Wei, Statistics in Medicine 30 (2011) 1105.
     """
     t, e = _outcomes(time, event)
+    weights = uno_weights(train_time, train_event, t, e, tau=tau)
+    return compare_pairs(t, e, risk, weights=weights).value()
+
+
+def uno_weights(
+    train_time: Any, train_event: Any, time: Any, event: Any, *, tau: float | None = None
+) -> Float[np.ndarray, " sample"]:
+    """Return what :func:`uno_concordance` weighs each patient's pairs by; 0 where the own time is no event before ``tau``.
+
+    With them, :func:`compare_pairs` gives the concordance of any resample of the patients.
+    """
+    t, e = _outcomes(time, event)
     counted = e if tau is None else e & (t < tau)
     weights = np.zeros(len(t))
     weights[counted] = _inverse_censoring(train_time, train_event, t[counted]) ** 2
-    return compare_pairs(t, e, risk, weights=weights).value()
+    return weights
 
 
 def _inverse_censoring(train_time: Any, train_event: Any, times: np.ndarray) -> np.ndarray:
@@ -278,7 +298,14 @@ def _inverse_censoring(train_time: Any, train_event: Any, times: np.ndarray) -> 
 def brier_scores(
     train_time: Any, train_event: Any, time: Any, event: Any, survival: Any, times: Any
 ) -> Float[np.ndarray, " time"]:
-    """Return the Brier score at each of ``times``, weighted for censoring.
+    """Return the Brier score at each of ``times``, weighted for censoring: the mean of :func:`brier_terms` over patients."""
+    return np.asarray(brier_terms(train_time, train_event, time, event, survival, times).mean(axis=0))
+
+
+def brier_terms(
+    train_time: Any, train_event: Any, time: Any, event: Any, survival: Any, times: Any
+) -> Float[np.ndarray, "sample time"]:
+    """Return what each patient adds to the Brier score at each of ``times``, weighted for censoring.
 
     Parameters
     ----------
@@ -304,7 +331,7 @@ def brier_scores(
     with np.errstate(divide="ignore"):
         before = np.where(own > 0, 1.0 / own, 0.0)[:, None]
         after = np.where(then > 0, 1.0 / then, 0.0)[None]
-    return np.asarray((predicted**2 * over * before + (1 - predicted) ** 2 * alive * after).mean(axis=0))
+    return np.asarray(predicted**2 * over * before + (1 - predicted) ** 2 * alive * after)
 
 
 def _curves(survival: Any, times: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -319,22 +346,36 @@ def _curves(survival: Any, times: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def integrated_brier(scores: Any, times: Any) -> float:
     """Return the mean over time of Brier scores at rising ``times``, two or more, by the trapezoidal rule."""
+    return float(_over_time(np.asarray(scores, dtype=np.float64), times))
+
+
+def _over_time(scores: np.ndarray, times: Any) -> np.ndarray:
     at = np.asarray(times, dtype=np.float64)
     if len(at) < 2:
         raise DataError("a Brier score is integrated over times", expected="two or more", got=len(at))
-    return float(np.trapezoid(np.asarray(scores, dtype=np.float64), at) / (at[-1] - at[0]))
+    return np.asarray(np.trapezoid(scores, at, axis=-1) / (at[-1] - at[0]))
 
 
 def brier_skill(train_time: Any, train_event: Any, time: Any, event: Any, survival: Any, times: Any) -> float:
     """Return 1 - IBS / IBS of the Kaplan-Meier curve of the training patients, which knows nothing of a patient.
 
-    Above 0 the curves say something; the parameters are those of :func:`brier_scores`.
+    Above 0 the curves say something; the parameters are those of :func:`brier_terms`.
     """
-    n = len(np.asarray(time))
-    null = np.tile(kaplan_meier(train_time, train_event).at(times), (n, 1))
-    own = integrated_brier(brier_scores(train_time, train_event, time, event, survival, times), times)
-    none = integrated_brier(brier_scores(train_time, train_event, time, event, null, times), times)
-    return 1.0 - own / none if none > 0 else math.nan
+    own, none = brier_against_none(train_time, train_event, time, event, survival, times)
+    return float(1.0 - own.sum() / none.sum()) if none.sum() > 0 else math.nan
+
+
+def brier_against_none(
+    train_time: Any, train_event: Any, time: Any, event: Any, survival: Any, times: Any
+) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+    """Return each patient's part of the integrated Brier score, and that of the training patients' Kaplan-Meier curve.
+
+    Sums over patients, of any resample of them, give the skill.
+    """
+    outcomes = (train_time, train_event, time, event)
+    null = np.tile(kaplan_meier(train_time, train_event).at(times), (len(np.asarray(time)), 1))
+    own, none = (_over_time(brier_terms(*outcomes, one, times), times) for one in (survival, null))
+    return own, none
 
 
 def dynamic_auc(
@@ -349,20 +390,29 @@ def dynamic_auc(
     Uno, Cai, Tian and Wei, JASA 102 (2007) 527; Hung and Chiang, Canadian Journal of Statistics 38 (2010) 8.
     """
     t, e = _outcomes(time, event)
-    r = _risk(risk, len(t))
-    free = kaplan_meier(train_time, train_event, censoring=True)
-    found = []
-    for now in np.asarray(times, dtype=np.float64):
-        cases, controls = np.flatnonzero((t <= now) & e), np.flatnonzero(t > now)
-        if not len(cases) or not len(controls):
-            found.append(math.nan)
-            continue
-        own = free.at(t[cases])
-        weight = np.where(own > 0, 1.0 / np.maximum(own, 1e-300), 0.0)
-        difference = r[cases, None] - r[None, controls]
-        right = np.where(np.abs(difference) <= TIED_RISK, 0.5, difference > 0).mean(axis=1)
-        found.append(float(weight @ right / weight.sum()) if weight.sum() > 0 else math.nan)
-    return np.array(found)
+    free = kaplan_meier(train_time, train_event, censoring=True).at(t)
+    weights = np.where(e & (free > 0), 1.0 / np.maximum(free, 1e-300), 0.0)
+    ats = np.asarray(times, dtype=np.float64)
+    return np.array([compare_until(t, e, risk, now, weights=weights).value() for now in ats])
+
+
+def compare_until(time: Any, event: Any, risk: Any, horizon: float, *, weights: Any, strata: Any = None) -> Pairs:
+    """Compare patients who had the event by ``horizon`` with those of the stratum in view beyond it.
+
+    Parameters
+    ----------
+    time, event, risk
+        (sample,).
+    horizon
+        In the unit of ``time``.
+    weights
+        (sample,) weight of a patient with the event: the inverse of the probability of not being censored until then.
+    strata
+        (sample,) labels; None for one stratum.
+    """
+    t, e = _outcomes(time, event)
+    case, control = (t <= horizon) & e, t > horizon
+    return _pairs(lambda rows: case[rows, None] & control[None, rows], _risk(risk, len(t)), strata, weights)
 
 
 def calibration_slope(time: Any, event: Any, risk: Any, *, strata: Any = None) -> float:

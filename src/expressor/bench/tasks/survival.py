@@ -1,7 +1,7 @@
 """Telling who dies earlier, and when, from a bulk profile."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anndata
@@ -22,15 +22,18 @@ from expressor.datasets import tcga13
 from expressor.datasets.bulk import COHORTS, TCGA13
 from expressor.datasets.dataset import take
 from expressor.metrics.survival import (
-    brier_skill,
+    Pairs,
+    brier_against_none,
     calibration_slope,
     compare_pairs,
+    compare_until,
     d_calibration,
-    dynamic_auc,
-    uno_concordance,
+    uno_weights,
 )
 
 REFERENCE = "ridge-cox"
+OWN, PROFILES = "own cohort", "own outcomes"
+LEARNING_FROM_PROFILES = ("gexbert",)
 YEAR = 365.25
 HORIZONS = {"auc_1y": YEAR, "auc_3y": 3 * YEAR, "auc_5y": 5 * YEAR}
 TAU_QUANTILE = 0.9
@@ -86,7 +89,11 @@ def _pan(name: str) -> Protocol:
         variants=("pan",),
         parameters={"strata": keys.COHORT},
         judging=JUDGING,
-        notes=("The 1,526 genes measured in all cohorts; risk sets are formed within a cohort.",),
+        notes=(
+            "The 1,526 genes measured in all cohorts; risk sets are formed within a cohort.",
+            "Beside each system trained on all cohorts stands the same trained on the judged cohort alone, and GexBERT that saw "
+            "the profiles of all and the outcomes of this one.",
+        ),
     )
 
 
@@ -141,6 +148,32 @@ class Survival(CohortTask):
             Method(REFERENCE, "ridge-Cox on 50 components", "control", ComponentCox, seeded=False),
             Method("boosted", "boosted trees, Cox loss (XGBoost)", "control", BoostedCox),
         )  # fmt: skip
+
+    def systems(self, protocol: Protocol) -> tuple[Method, ...]:
+        """Return every system that predicts survival; with several cohorts, the same without the others too."""
+        systems = super().systems(protocol)
+        if "cohort" not in protocol.data:
+            return systems
+        less = [
+            (one, "own", "own cohort alone", OWN) for one in systems
+        ] + [(one, "profiles", "others' profiles, own outcomes", PROFILES) for one in systems
+             if one.name in LEARNING_FROM_PROFILES]  # fmt: skip
+        return systems + tuple(
+            replace(one, name=f"{one.name}-{short}", title=f"{one.title}, {words}", part=part)
+            for one, short, words, part in less
+        )
+
+    def narrow(self, fold: Fold, part: str) -> Fold:
+        """Return the fold with the training patients of the judged cohort, or with the outcomes of no others."""
+        own = fold.train.obs[keys.COHORT].isin(fold.test.obs[keys.COHORT].unique()).to_numpy()
+        if part == OWN:
+            return replace(fold, train=take(fold.train, own))
+        if part != PROFILES:
+            return super().narrow(fold, part)
+        train = AnnData(fold.train.X, obs=fold.train.obs.copy(), var=fold.train.var.copy(), uns=dict(fold.train.uns))
+        for column in (keys.TIME, keys.EVENT):
+            train.obs[column] = train.obs[column].astype(np.float64).where(own)
+        return replace(fold, train=train)
 
     def load(self, protocol: Protocol) -> AnnData:
         """Return the patients whose outcome is known."""
@@ -206,7 +239,7 @@ class Survival(CohortTask):
     def score(
         self, protocol: Protocol, fold: Fold, variant: str, tables: Mapping[str, pd.DataFrame]
     ) -> dict[str, pd.DataFrame]:
-        """Return for each patient outcome and risk, and the fold's Uno C, AUC and Brier skill."""
+        """Return for each patient outcome and risk, weights for censoring, and the part of the Brier score."""
         for table in tables.values():
             if not table.index.equals(fold.test.obs_names):
                 raise DataError(
@@ -223,21 +256,22 @@ class Survival(CohortTask):
         )  # fmt: skip
         tau, times = _window(train, test, protocol)
         outcomes = (train.time, train.event, test.time, test.event)
-        values = {"uno_concordance": uno_concordance(*outcomes, risk, tau=tau)}
-        aucs = dynamic_auc(*outcomes, risk, list(HORIZONS.values()))
-        # Beyond the last training event weights stand for nobody.
-        values |= {name: auc if now < tau else math.nan for (name, now), auc in zip(HORIZONS.items(), aucs)}
+        samples["tau"] = tau
+        samples["uno"] = uno_weights(*outcomes, tau=tau)
+        # A case of an AUC weighs once what a pair of Uno's concordance weighs twice.
+        samples["case"] = np.sqrt(samples["uno"])
         if "curves" in tables:
             curves = tables["curves"].to_numpy()
             at = tables["curves"].columns.to_numpy(dtype=np.float64)
-            values["brier_skill"] = brier_skill(*outcomes, _at(curves, at, times), times)
+            samples["brier"], samples["brier_none"] = brier_against_none(*outcomes, _at(curves, at, times), times)
             samples["survival"] = _own(curves, at, test.time)
-        return {"samples": samples, "values": pd.DataFrame({"value": values})}
+        return {"samples": samples}
 
     def summarise(self, protocol: Protocol, cells: Iterable[Cell], methods: tuple[Method, ...]) -> pd.DataFrame:
-        """Return concordance, Brier skill, AUC and calibration, and differences of concordance from ridge-Cox."""
+        """Return concordance, Brier skill, AUC and calibration; differences from ridge-Cox and from training on one cohort."""
+        alone = [one.name for one in methods if one.part == OWN]
         return summarise_patients(
-            cells, methods, statistics=_statistics, headline=("concordance",), references=(REFERENCE,),
+            cells, methods, statistics=_statistics, headline=("concordance",), references=(REFERENCE, *alone),
             n_draws=int(protocol.judging["draws"]),
         )  # fmt: skip
 
@@ -266,16 +300,29 @@ def _statistics(cells: Sequence[Cell]) -> list[Statistic]:
     patients = samples["patient"].to_numpy().astype(str)
     time, event = samples["time"].to_numpy(), samples["event"].to_numpy().astype(bool)
     risk, fold = samples["risk"].to_numpy(), samples["fold"].to_numpy().astype(str)
-    pairs = compare_pairs(time, event, risk, strata=fold)
+
+    def of_pairs(metric: str, pairs: Pairs, n: int) -> Statistic:
+        return Statistic("all", metric, pairs.value(), patients, pairs.draws, n, 0)
+
+    uno = compare_pairs(time, event, risk, strata=fold, weights=samples["uno"])
     found = [
-        Statistic("all", "concordance", pairs.value(), patients, pairs.draws, int(event.sum()), 0),
+        of_pairs("concordance", compare_pairs(time, event, risk, strata=fold), int(event.sum())),
         Statistic("all", "calibration_slope", calibration_slope(time, event, risk, strata=fold), n=int(event.sum())),
+        of_pairs("uno_concordance", uno, int((samples["uno"] > 0).sum())),
     ]
-    values = pd.concat([cell.tables["values"]["value"] for cell in cells], axis=1)
-    for metric, row in values.iterrows():
-        known = row.dropna()
-        value = float(known.mean()) if len(known) else math.nan
-        found.append(Statistic("all", str(metric), value, n=len(row), n_undefined=int(row.isna().sum())))
+    for name, now in HORIZONS.items():
+        # Beyond the last training event weights stand for nobody.
+        weights = samples["case"].to_numpy() * (now < samples["tau"].to_numpy())
+        pairs = compare_until(time, event, risk, now, weights=weights, strata=fold)
+        found.append(of_pairs(name, pairs, int(((time <= now) & (weights > 0)).sum())))
+    if "brier" in samples:
+        own, none = samples["brier"].to_numpy(), samples["brier_none"].to_numpy()
+
+        def skill(weights: np.ndarray) -> np.ndarray:
+            return np.asarray(1 - weights @ own / (weights @ none))
+
+        value = float(1 - own.sum() / none.sum())
+        found.append(Statistic("all", "brier_skill", value, patients, skill, len(own), 0))
     if "survival" in samples:
         # Of repeated folds only the first: a patient counts once.
         first = samples["fold"].str.match(r"(r0f|(?!r\d+f))") & samples["fold"].str.endswith(f"/{cells[0].key.seed}")

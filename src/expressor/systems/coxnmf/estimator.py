@@ -15,7 +15,7 @@ from expressor.core.rng import child_seed
 from expressor.data import fields, keys
 from expressor.data.outcomes import read_outcomes
 from expressor.data.profiles import check_scale_of_use, profiles
-from expressor.data.units import LOG1P, LOG2, check_unit
+from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.inner import inner_folds
 from expressor.estimator.judging import patients_of
@@ -27,12 +27,16 @@ from expressor.nn.cox import Baseline, calibrate_risk, fit_cox
 from expressor.systems.coxnmf import equations
 from expressor.systems.coxnmf.factorisation import Factorisation, Options, factorise
 
+LOGS = (LOG2, LOG1P)
+_TENSORS = ("origin", "scale", "W", "centre", "beta")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Model:
     """What new patients need: kept genes and their scale, gene factors, and a Cox model on projected factors."""
 
     kept: np.ndarray
+    origin: Tensor
     scale: Tensor
     W: Tensor
     centre: Tensor
@@ -40,7 +44,11 @@ class _Model:
 
     def project(self, values: np.ndarray) -> Tensor:
         """Return factors, float64 (patient, factor), from expression of the kept genes (patient, gene)."""
-        return equations.project((torch.from_numpy(values).double() / self.scale).T.contiguous(), self.W).T
+        return equations.project(self.table(values), self.W).T
+
+    def table(self, values: np.ndarray) -> Tensor:
+        """Return what is factorised, float64 (gene, patient); a value below the origin counts as there."""
+        return ((torch.from_numpy(values).double() - self.origin).clamp(min=0) / self.scale).T.contiguous()
 
     def log_risk(self, factors: Tensor) -> Tensor:
         return (factors - self.centre) @ self.beta
@@ -68,6 +76,10 @@ class CoxNMF(Estimator, Survives, Encodes):
     gene_scale
         ``"sd"`` divides each gene by its standard deviation in the training patients, so that highly expressed genes do not
         decide alone; ``"none"`` (the authors').
+    origin
+        ``"zero"``: expression is factorised as it is (the authors'), and must not be negative; ``"minimum"``: from each gene's
+        smallest value in the training patients, so that z-scores and log ratios can be factorised too. A new patient's value
+        below it counts as the smallest.
     mean_quantile, variance_quantile
         Genes below this quantile of the mean, and then of the variance, are left out, in [0, 1).
     max_iterations, tolerance
@@ -107,6 +119,7 @@ class CoxNMF(Estimator, Survives, Encodes):
     update: Literal["line_search", "projection"] = "line_search"
     start: Literal["nmf", "random"] = "nmf"
     gene_scale: Literal["sd", "none"] = "sd"
+    origin: Literal["zero", "minimum"] = "zero"
     mean_quantile: float = 0.2
     variance_quantile: float = 0.2
     max_iterations: int = 100
@@ -128,9 +141,10 @@ class CoxNMF(Estimator, Survives, Encodes):
         check_choice(self.update, ("line_search", "projection"), name="update")
         check_choice(self.start, ("nmf", "random"), name="start")
         check_choice(self.gene_scale, ("sd", "none"), name="gene_scale")
+        check_choice(self.origin, ("zero", "minimum"), name="origin")
 
     def _fit(self, adata: Any, *, val: Any, resume: Path | None) -> None:
-        self.unit_ = check_unit(adata, (LOG2, LOG1P), who="CoxNMF")
+        self.unit_ = check_unit(adata, LOGS if self.origin == "zero" else (*LOGS, ZSCORE, LOG_RATIO), who="CoxNMF")
         outcomes = read_outcomes(adata, time=self.time, event=self.event)
         n_events = int(outcomes.event.sum())
         if n_events < 2 * self.folds:
@@ -138,9 +152,9 @@ class CoxNMF(Estimator, Survives, Encodes):
                             fix="Give more follow-up or patients, or fewer folds.")  # fmt: skip
         genes = sorted(map(str, adata.var_names))
         values = profiles(adata, genes)
-        if (values < 0).any():
+        if self.origin == "zero" and (values < 0).any():
             raise DataError("expression is negative", expected="values from 0, as in log2(TPM+1)", got=f"{values.min():.3g}",
-                            fix="Values that were centred or scaled cannot be factorised; start from those before.")  # fmt: skip
+                            fix="Start from values before they were centred or scaled, or set origin=\"minimum\".")  # fmt: skip
         time, event = torch.from_numpy(outcomes.time), torch.from_numpy(outcomes.event)
         fold = inner_folds(patients_of(adata), outcomes.event, folds=self.folds, seed=self.random_state)
         risk = torch.zeros(len(values), dtype=torch.float64)
@@ -168,17 +182,18 @@ class CoxNMF(Estimator, Survives, Encodes):
     def _learn(self, values: np.ndarray, time: Tensor, event: Tensor) -> tuple[_Model, Factorisation]:
         """Choose genes, factorise, and fit the Cox model again on factors that were projected without outcomes."""
         kept = self._choose_genes(values)
-        table = torch.from_numpy(values[:, kept]).double()
-        scale = (
-            table.std(dim=0, correction=0) if self.gene_scale == "sd" else torch.ones(len(kept), dtype=torch.float64)
-        )
+        own = torch.from_numpy(values[:, kept]).double()
+        scale = own.std(dim=0, correction=0) if self.gene_scale == "sd" else torch.ones_like(own[0])
+        origin = own.min(dim=0).values if self.origin == "minimum" else torch.zeros_like(own[0])
+        none = torch.zeros(self.n_factors, dtype=torch.float64)
+        model = _Model(kept, origin, scale, none, none, none)
         seed = child_seed(self.random_state, "coxnmf start")
         options = Options(
             self.n_factors, float(self.alpha), float(self.ridge), float(self.sigma), self.update, self.start,
             self.max_iterations, float(self.tolerance), seed,
         )  # fmt: skip
-        found = factorise((table / scale).T.contiguous(), time, event, options)
-        model = _Model(kept, scale, found.W, torch.zeros(self.n_factors), torch.zeros(self.n_factors))
+        found = factorise(model.table(values[:, kept]), time, event, options)
+        model = dataclasses.replace(model, W=found.W)
         H = model.project(values[:, kept])
         ridge = self.ridge * int(event.sum()) * H.var(dim=0, correction=0).clamp(min=1e-12)
         beta = fit_cox(H, time, event, ridge=ridge).coefficients
@@ -186,6 +201,8 @@ class CoxNMF(Estimator, Survives, Encodes):
 
     def _choose_genes(self, values: np.ndarray) -> np.ndarray:
         mean, variance = values.mean(0, dtype=np.float64), values.var(0, dtype=np.float64)
+        if self.origin == "minimum":
+            mean = mean - values.min(axis=0)
         kept = np.flatnonzero((mean >= np.quantile(mean, self.mean_quantile)) & (variance > 1e-10))
         if len(kept):
             kept = kept[variance[kept] >= np.quantile(variance[kept], self.variance_quantile)]
@@ -253,7 +270,7 @@ class CoxNMF(Estimator, Survives, Encodes):
     def _factors(self, adata: Any) -> Tensor:
         check_scale_of_use(adata, self.unit_)
         values = profiles(adata, self._kept_names)
-        if (values < 0).any():
+        if self.origin == "zero" and (values < 0).any():
             raise DataError("expression is negative", expected="values from 0", got=f"{values.min():.3g}",
                             fix="Give values on the scale of the fit.")  # fmt: skip
         return self._model.project(values)
@@ -279,7 +296,7 @@ class CoxNMF(Estimator, Survives, Encodes):
             "kept": self._model.kept, "kept_names": self._kept_names, "out_of_fold_": self.out_of_fold_,
             "times": self._baseline.times.numpy(), "cumulative": self._baseline.cumulative.numpy(),
         }  # fmt: skip
-        tensors = {name: getattr(self._model, name) for name in ("scale", "W", "centre", "beta")}
+        tensors = {name: getattr(self._model, name) for name in _TENSORS}
         return State(values, arrays, tensors | {"spread": self._spread})
 
     def _restore(self, state: State) -> None:
@@ -288,11 +305,12 @@ class CoxNMF(Estimator, Survives, Encodes):
         self._kept_names, self.out_of_fold_ = state.arrays["kept_names"], state.arrays["out_of_fold_"]
         times, cumulative = (torch.from_numpy(state.arrays[name]) for name in ("times", "cumulative"))
         self._baseline, self._spread = Baseline(times, cumulative), state.tensors["spread"]
-        self._model = _Model(state.arrays["kept"], *(state.tensors[name] for name in ("scale", "W", "centre", "beta")))
+        self._model = _Model(state.arrays["kept"], *(state.tensors[name] for name in _TENSORS))
         self._describe_genes()
 
     def _methods(self) -> str:
-        scale = ", divided by their standard deviations," if self.gene_scale == "sd" else ""
+        scale = ", from each gene's smallest value," if self.origin == "minimum" else ""
+        scale += " divided by their standard deviations," if self.gene_scale == "sd" else ""
         rule = (
             "multiplicative steps with a line search"
             if self.update == "line_search"

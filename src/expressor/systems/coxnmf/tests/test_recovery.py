@@ -46,6 +46,21 @@ def test_the_in_sample_concordance_is_flagged() -> None:
     assert low < 0.53 < high + 0.05
 
 
+def test_from_the_smallest_value_a_shift_says_nothing() -> None:
+    """Standard scores give the factors of the values themselves, when both start from each gene's smallest."""
+    data = simulate_bulk(n_patients=100, n_genes=40, seed=0)
+    scores = data.copy()
+    scores.X = ((data.X - data.X.mean(0)) / data.X.std(0)).astype(np.float32)
+    scores.uns["unit"] = "z-score"
+    with pytest.raises(DataError, match="z-score"):
+        CoxNMF(**QUICK).fit(scores)
+    ours, theirs = (CoxNMF(**QUICK, origin="minimum").fit(one) for one in (data, scores))
+    np.testing.assert_allclose(ours.gene_factors_, theirs.gene_factors_, atol=1e-3)
+    low = scores[:1].copy()
+    low.X = np.full_like(low.X, -50.0)
+    np.testing.assert_array_equal(theirs.transform(low), np.zeros((1, 8), dtype=np.float32))
+
+
 def test_without_weight_it_is_a_plain_factorisation() -> None:
     data = simulate_bulk(n_patients=100, n_genes=40, seed=0)
     model = CoxNMF(**(QUICK | {"alpha": 0.0})).fit(data)
