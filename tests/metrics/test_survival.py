@@ -12,12 +12,9 @@ from expressor.metrics.survival import (
     brier_against_none,
     brier_scores,
     brier_skill,
-    calibration_curve,
-    calibration_slope,
     compare_pairs,
     compare_until,
     concordance,
-    d_calibration,
     dynamic_auc,
     integrated_brier,
     kaplan_meier,
@@ -26,6 +23,7 @@ from expressor.metrics.survival import (
     uno_concordance,
     uno_weights,
 )
+from expressor.metrics.survival_calibration import calibration_curve, calibration_slope, d_calibration
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

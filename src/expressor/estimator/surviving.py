@@ -8,7 +8,8 @@ import pandas as pd
 from expressor.core.rng import stream
 from expressor.estimator.judging import patients_of, row
 from expressor.metrics.patients import bootstrap_weights
-from expressor.metrics.survival import brier_skill, calibration_slope, compare_pairs
+from expressor.metrics.survival import brier_skill, compare_pairs
+from expressor.metrics.survival_calibration import calibration_slope
 
 _FEW_DRAWS = 100  # resamples for what must be computed anew on each
 

@@ -1,4 +1,4 @@
-"""Metrics of predicted survival: concordance, Brier score, time-dependent AUC, calibration; Kaplan-Meier and log-rank.
+"""Metrics of predicted survival: concordance, Brier score, time-dependent AUC; Kaplan-Meier and log-rank.
 
 Times are positive and right-censored; ``event`` says whether the event ended them. A risk is larger where the event is expected
 earlier. Pairs of patients are compared within a stratum only, for instance within a fold, whose risks have one scale. What
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import chi2
 
-from expressor.core.errors import DataError, check_range
+from expressor.core.errors import DataError
 from expressor.metrics.records import Metric
 
 TIED_RISK = 1e-8  # risks nearer than this count as tied, as in scikit-survival
@@ -82,7 +82,8 @@ class KaplanMeier:
         return np.where(place >= 0, self.survival[np.maximum(place, 0)], 1.0)
 
 
-def _outcomes(time: Any, event: Any) -> tuple[Float[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]:
+def check_outcomes(time: Any, event: Any) -> tuple[Float[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]:
+    """Return times and events as arrays; DataError where they do not fit, or are no times and events."""
     t, e = np.asarray(time, dtype=np.float64), np.asarray(event)
     if t.ndim != 1 or e.shape != t.shape or not len(t):
         raise DataError("times and events do not fit", expected="(sample,) each", got=f"{t.shape} and {e.shape}")
@@ -93,7 +94,8 @@ def _outcomes(time: Any, event: Any) -> tuple[Float[np.ndarray, " sample"], Bool
     return t, e.astype(bool)
 
 
-def _risk(risk: Any, n: int) -> np.ndarray:
+def check_risk(risk: Any, n: int) -> Float[np.ndarray, " sample"]:
+    """Return the risks as float64 (sample,); DataError where they are not ``n`` finite numbers."""
     r = np.asarray(risk, dtype=np.float64)
     if r.shape != (n,) or not np.isfinite(r).all():
         raise DataError("the risk does not fit the outcomes", expected=f"{n} finite numbers", got=str(r.shape))
@@ -110,7 +112,7 @@ def kaplan_meier(time: Any, event: Any, *, censoring: bool = False) -> KaplanMei
     censoring
         Take censoring for the event. Where both happen at one time, the event comes first.
     """
-    t, e = _outcomes(time, event)
+    t, e = check_outcomes(time, event)
     steps, at = np.unique(t, return_inverse=True)
     died = np.bincount(at, e, len(steps))
     left = np.bincount(at, ~e, len(steps))
@@ -145,7 +147,7 @@ def log_rank(time: Any, event: Any, groups: Any) -> tuple[float, float]:
     DataError
         There are fewer than two groups.
     """
-    t, e = _outcomes(time, event)
+    t, e = check_outcomes(time, event)
     names, group = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     if group.shape != t.shape or len(names) < 2:
         raise DataError("the log-rank test needs groups", expected="two groups or more", got=f"{len(names)}")
@@ -209,13 +211,13 @@ def compare_pairs(time: Any, event: Any, risk: Any, *, strata: Any = None, weigh
     weights
         (sample,) weight of a pair, by the patient with the earlier event; 1 by default.
     """
-    t, e = _outcomes(time, event)
+    t, e = check_outcomes(time, event)
 
     def known(rows: np.ndarray) -> np.ndarray:
         first, later = t[rows, None], t[None, rows]
         return e[rows, None] & ((first < later) | ((first == later) & ~e[None, rows]))
 
-    return _pairs(known, _risk(risk, len(t)), strata, weights)
+    return _pairs(known, check_risk(risk, len(t)), strata, weights)
 
 
 def _pairs(known: Callable[[np.ndarray], np.ndarray], r: np.ndarray, strata: Any, weights: Any) -> Pairs:
@@ -266,7 +268,7 @@ def uno_concordance(
     -----
     Uno, Cai, Pencina, D'Agostino and Wei, Statistics in Medicine 30 (2011) 1105.
     """
-    t, e = _outcomes(time, event)
+    t, e = check_outcomes(time, event)
     weights = uno_weights(train_time, train_event, t, e, tau=tau)
     return compare_pairs(t, e, risk, weights=weights).value()
 
@@ -278,7 +280,7 @@ def uno_weights(
 
     With them, :func:`compare_pairs` gives the concordance of any resample of the patients.
     """
-    t, e = _outcomes(time, event)
+    t, e = check_outcomes(time, event)
     counted = e if tau is None else e & (t < tau)
     weights = np.zeros(len(t))
     weights[counted] = _inverse_censoring(train_time, train_event, t[counted]) ** 2
@@ -322,7 +324,7 @@ def brier_terms(
     -----
     Graf, Schmoor, Sauerbrei and Schumacher, Statistics in Medicine 18 (1999) 2529.
     """
-    t, e = _outcomes(time, event)
+    t, e = check_outcomes(time, event)
     at, predicted = _curves(survival, times, len(t))
     free = kaplan_meier(train_time, train_event, censoring=True)
     own, then = free.at(t), free.at(at)
@@ -389,7 +391,7 @@ def dynamic_auc(
     -----
     Uno, Cai, Tian and Wei, JASA 102 (2007) 527; Hung and Chiang, Canadian Journal of Statistics 38 (2010) 8.
     """
-    t, e = _outcomes(time, event)
+    t, e = check_outcomes(time, event)
     free = kaplan_meier(train_time, train_event, censoring=True).at(t)
     weights = np.where(e & (free > 0), 1.0 / np.maximum(free, 1e-300), 0.0)
     ats = np.asarray(times, dtype=np.float64)
@@ -410,122 +412,6 @@ def compare_until(time: Any, event: Any, risk: Any, horizon: float, *, weights: 
     strata
         (sample,) labels; None for one stratum.
     """
-    t, e = _outcomes(time, event)
+    t, e = check_outcomes(time, event)
     case, control = (t <= horizon) & e, t > horizon
-    return _pairs(lambda rows: case[rows, None] & control[None, rows], _risk(risk, len(t)), strata, weights)
-
-
-def calibration_slope(time: Any, event: Any, risk: Any, *, strata: Any = None) -> float:
-    """Return the slope of a Cox regression of the outcomes on the risk, a log hazard; 1 is right, less is over-fitted.
-
-    Ties as Breslow. NaN where there is no event or the risk does not vary within a stratum, and where the slope runs to
-    infinity (a risk that orders all patients without fault).
-    """
-    t, e = _outcomes(time, event)
-    r = _risk(risk, len(t))
-    labels = np.zeros(len(t)) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
-    spread = r.std()
-    if spread < 1e-12:
-        return math.nan
-    x, slope = (r - r.mean()) / spread, 0.0
-    parts = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        rows = rows[np.argsort(-t[rows], kind="stable")]
-        # The risk set of an event holds all that come until the last of its own time, in falling order of time.
-        end = np.searchsorted(-t[rows], -t[rows], side="right") - 1
-        parts.append((x[rows], e[rows], end))
-    for _ in range(50):
-        gradient = curvature = 0.0
-        for own, happened, end in parts:
-            hazard = np.exp(slope * own - (slope * own).max())
-            total, first, second = (np.cumsum(hazard * own**k)[end] for k in range(3))
-            mean = first / total
-            gradient += float((own - mean)[happened].sum())
-            curvature += float((second / total - mean**2)[happened].sum())
-        if curvature < 1e-12:
-            return math.nan
-        step = gradient / curvature
-        slope += float(np.clip(step, -2.0, 2.0))
-        if abs(step) < 1e-10:
-            return slope / float(spread)
-    return math.nan
-
-
-def d_calibration(survival_at_time: Any, event: Any, *, bins: int = 10) -> tuple[float, float, np.ndarray]:
-    """Test whether predicted survival probabilities at the patients' own times are uniform.
-
-    A patient with the event counts in the bin of the own probability; a censored one is spread evenly over the probabilities
-    from 0 to the own.
-
-    Parameters
-    ----------
-    survival_at_time
-        (sample,) predicted probability of surviving beyond the own time of event or censoring.
-    event
-        (sample,).
-    bins
-        Number of equal bins, at least 2.
-
-    Returns
-    -------
-    statistic, p, shares
-        Chi-squared statistic with ``bins - 1`` degrees of freedom, its p-value, and (bin,) the share of patients in each bin.
-
-    Notes
-    -----
-    Haider, Hoehn, Davis and Greiner, Journal of Machine Learning Research 21 (2020) 85.
-    """
-    check_range(bins, name="bins", low=2, integer=True)
-    p, e = np.asarray(survival_at_time, dtype=np.float64), np.asarray(event).astype(bool)
-    if p.ndim != 1 or p.shape != e.shape or not len(p) or not ((p >= -1e-6) & (p <= 1 + 1e-6)).all():
-        raise DataError(
-            "survival at the own time is no probability a sample", expected="(sample,) in 0 to 1", got=str(p.shape)
-        )
-    p = np.clip(p, 0.0, 1.0)
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    own = np.minimum((p * bins).astype(np.int64), bins - 1)
-    counts = np.bincount(own[e], minlength=bins).astype(np.float64)
-    for value in p[~e]:
-        covered = np.clip(value - edges[:-1], 0.0, 1.0 / bins)
-        counts += covered / value if value > 0 else np.eye(bins)[0]
-    expected = len(p) / bins
-    statistic = float(((counts - expected) ** 2 / expected).sum())
-    return statistic, float(chi2.sf(statistic, bins - 1)), counts / len(p)
-
-
-def calibration_curve(
-    time: Any, event: Any, survival: Any, *, horizon: float, groups: int = 5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Compare predicted survival at one time with what Kaplan-Meier finds in groups of rising prediction.
-
-    Parameters
-    ----------
-    time, event
-        (sample,) outcomes.
-    survival
-        (sample,) predicted probability of surviving beyond ``horizon``.
-    horizon
-        The time, in the unit of ``time``.
-    groups
-        Number of groups of equal size, at least 2.
-
-    Returns
-    -------
-    predicted, observed, low, high
-        float64 (group,): mean prediction, Kaplan-Meier at ``horizon`` with its 95 % bounds; NaN where nobody of a group is
-        followed that far and its curve is still above 0.
-    """
-    check_range(groups, name="groups", low=2, integer=True)
-    t, e = _outcomes(time, event)
-    s = _risk(survival, len(t))
-    parts = np.array_split(np.argsort(s, kind="stable"), groups)
-    rows = []
-    for part in parts:
-        curve = kaplan_meier(t[part], e[part])
-        place = int(np.searchsorted(curve.time, horizon, side="right")) - 1
-        known = t[part].max() >= horizon or curve.survival[-1] == 0
-        found = (curve.survival[place], curve.low[place], curve.high[place]) if place >= 0 else (1.0, 1.0, 1.0)
-        rows.append((s[part].mean(), *(found if known else (math.nan,) * 3)))
-    predicted, observed, low, high = np.array(rows).T
-    return predicted, observed, low, high
+    return _pairs(lambda rows: case[rows, None] & control[None, rows], check_risk(risk, len(t)), strata, weights)

@@ -24,12 +24,11 @@ from expressor.datasets.dataset import take
 from expressor.metrics.survival import (
     Pairs,
     brier_against_none,
-    calibration_slope,
     compare_pairs,
     compare_until,
-    d_calibration,
     uno_weights,
 )
+from expressor.metrics.survival_calibration import calibration_slope, d_calibration
 
 REFERENCE = "ridge-cox"
 OWN, PROFILES = "own cohort", "own outcomes"
@@ -135,7 +134,7 @@ class Survival(CohortTask):
     name = "survival"
     role = "Survives"
     protocols: Mapping[str, Protocol] = {one.name: one for one in PROTOCOLS}
-    metrics = (*METRICS, "survival")
+    metrics = (*METRICS, "survival", "survival_calibration")
 
     def controls(self, protocol: Protocol) -> tuple[Method, ...]:
         """Return no risk, permuted outcomes, age and stage, random genes, ridge-Cox on components, boosted trees."""

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from expressor.metrics.survival import calibration_curve, kaplan_meier, log_rank, number_at_risk
+from expressor.metrics.survival import kaplan_meier, log_rank, number_at_risk
+from expressor.metrics.survival_calibration import calibration_curve
 from expressor.report.colours import INKS
 from expressor.report.figures.sheet import SIZE, dress, new_axes, say_nothing_to_show
 
