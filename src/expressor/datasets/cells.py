@@ -111,11 +111,12 @@ def simulate_modules(
 ) -> ad.AnnData:
     """Simulate modules of co-expressed genes and their cells: the simulation of the paper of DIPHW, He et al. 2026.
 
-    Genes and cells are cut into as many equal segments as there are modules. A module is the start of a segment of genes and of the
-    segment of cells of the same number, of Poisson sizes that the segment bounds; inside it, ``density_inside`` of the counts are
-    not zero. Then counts are put into any zeros, those inside modules too, as many as ``density_outside`` of what lies outside
-    less the counts inside, as the authors' program does. Last, each ordered pair of modules has, with probability
-    ``share_between``, its block of genes of one and cells of the other *overwritten* at ``density_between``. Cells are shuffled.
+    Genes and cells are cut into as many segments as there are modules, equal but for rounding. A module is the start of a segment
+    of genes and of the segment of cells of the same number, of Poisson sizes that the segment bounds; inside it, exactly the share
+    ``density_inside`` of the counts is drawn. Then counts are put into any zeros, those inside modules too, as many as
+    ``density_outside`` of what lies outside less the counts inside, as the authors' program does. Last, each ordered pair of
+    modules has, with probability ``share_between``, its block of genes of one and cells of the other *overwritten* at
+    ``density_between``. Cells are shuffled.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def simulate_modules(
     n_genes, n_cells
         Numbers of all genes and cells, at least ``modules``.
     density_inside, density_outside, density_between
-        Shares of counts that are not zero, 0 to 1.
+        Shares of counts that are drawn, 0 to 1.
     share_between
         Share of the ordered pairs of modules that interact, 0 to 1.
     mean_inside, mean_outside
@@ -152,17 +153,19 @@ def simulate_modules(
         check_range(share, name=name, low=0, high=1)
     for name, mean in (("mean_inside", mean_inside), ("mean_outside", mean_outside)):
         check_range(mean, name=name, low=0, open_low=True)
-    rows, columns = n_genes // modules, n_cells // modules
     if cells_per_module is None:
-        cells_per_module = 38.0 if modules == 30 and n_cells == 1000 else float(columns + 3)
+        cells_per_module = 38.0 if modules == 30 and n_cells == 1000 else float(n_cells // modules + 3)
     check_range(cells_per_module, name="cells_per_module", low=0, open_low=True)
     rng = stream(seed, "modules")
     counts = np.zeros((n_genes, n_cells), dtype=np.float32)
-    genes = [slice(m * rows, m * rows + min(rows, rng.poisson(genes_per_module))) for m in range(modules)]
-    cells = [slice(m * columns, m * columns + min(columns, rng.poisson(cells_per_module))) for m in range(modules)]
+    genes = _segments(n_genes, modules, genes_per_module, rng)
+    cells = _segments(n_cells, modules, cells_per_module, rng)
 
     def block(shape: tuple[int, ...], density: float, mean: float) -> np.ndarray:
-        return np.where(rng.random(shape) < density, rng.poisson(mean, shape), 0)
+        size = int(np.prod(shape))
+        found, drawn = np.zeros(size), int(size * density)
+        found[rng.choice(size, drawn, replace=False)] = rng.poisson(mean, drawn)
+        return found.reshape(shape)
 
     for one, other in zip(genes, cells):
         counts[one, other] = block(counts[one, other].shape, density_inside, mean_inside)
@@ -179,6 +182,12 @@ def simulate_modules(
                        index=[f"S{seed}C{i + 1:05d}" for i in range(n_cells)])  # fmt: skip
     var = pd.DataFrame({"module": _modules_of(genes, n_genes)}, index=[f"GENE{i + 1:05d}" for i in range(n_genes)])
     return ad.AnnData(sparse.csr_matrix(counts.T[order]), obs=obs, var=var)
+
+
+def _segments(n: int, modules: int, mean: float, rng: np.random.Generator) -> list[slice]:
+    """Return the start of each of ``modules`` segments of 0 to n, of a Poisson size that the segment bounds."""
+    ends = np.linspace(0, n, modules + 1, dtype=np.int64)
+    return [slice(int(a), int(min(b, a + rng.poisson(mean)))) for a, b in zip(ends[:-1], ends[1:])]
 
 
 def _modules_of(parts: list[slice], n: int) -> pd.Categorical:

@@ -1,7 +1,7 @@
 """The estimator: parameters, fit, and what a fitted walk gives: positions of cells and genes, clusters, modules."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -20,24 +20,17 @@ from expressor.genes.vocab import GeneVocab
 from expressor.systems.diphw import clusters
 from expressor.systems.diphw.cooccurrence import Embedding, GeneSide, embed, place
 from expressor.systems.diphw.equations import unit_length
-from expressor.systems.diphw.hypergraph import (
-    DENSE_LIMIT,
-    MEMORY,
-    WALKS,
-    FactorWalk,
-    TableWalk,
-    factor_walk,
-    gene_probabilities,
-    mean_of_similar,
-    memory_walk,
-)
+from expressor.systems.diphw.hypergraph import MEMORY, WALKS, FactorWalk, TableWalk, factor_walk, gene_probabilities
+from expressor.systems.diphw.memory import DENSE_LIMIT, memory_walk
 from expressor.systems.diphw.modules import carriers, module_table
+from expressor.systems.diphw.neighbors import Regions, mean_of_similar, standardised
 from expressor.systems.diphw.preparation import LOGS, SCALES, Preparation, prepare, replay
 from expressor.systems.diphw.sampling import sampled_positions
 
 BACKENDS = ("auto", "closed_form", "sampled", "landmarks")
 UNPLACED = -1
 _SIMILAR = 15
+_BLOCK = 4096
 
 
 @final
@@ -194,7 +187,8 @@ class DIPHW(Estimator, Encodes, Clusters):
         if near is None and self._n > DENSE_LIMIT:
             near = 100
         return {"exponent": 1.0 if self.walk == "comem" else self.exponent, "gene_weight": self.gene_weight,
-                "remembered_exponent": self.remembered_exponent, "neighbors": near, "walk": self.walk}  # fmt: skip
+                "remembered_exponent": self.remembered_exponent, "neighbors": near, "walk": self.walk,
+                "seed": self.random_state}  # fmt: skip
 
     def _positions(self, walk: FactorWalk | TableWalk) -> tuple[np.ndarray, np.ndarray]:
         self.backend_: str = self.backend
@@ -287,17 +281,16 @@ class DIPHW(Estimator, Encodes, Clusters):
         empty = int((gamma.getnnz(axis=1) == 0).sum())
         if empty:
             logger.warning("%d of %d cells express no chosen gene; they get no position", empty, gamma.shape[0])
-        parts = [self._placed(gamma[start : start + 4096]) for start in range(0, gamma.shape[0], 4096)]
-        return np.concatenate(parts).astype(np.float32)
-
-    def _placed(self, gamma: sparse.csr_matrix) -> np.ndarray:
         if self._gene_side is None or self._around is None:
-            found = unit_length(mean_of_similar(gamma, self._gamma, self._known, _SIMILAR))
-            found[gamma.getnnz(axis=1) == 0] = 0.0
-            return found
+            known = Regions(standardised(self._gamma), seed=self.random_state)
+            parts = [mean_of_similar(part, known, self._known, _SIMILAR) for part in _in_blocks(gamma)]
+        else:
+            parts = [self._as_in_the_fit(part, self._gene_side, self._around) for part in _in_blocks(gamma)]
+        return unit_length(np.concatenate(parts)).astype(np.float32)
+
+    def _as_in_the_fit(self, gamma: sparse.csr_matrix, side: GeneSide, around: Embedding) -> np.ndarray:
         A = gene_probabilities(gamma, self._omega, walk=self.walk, exponent=self.exponent)
-        return place(A, self._of_genes(gamma), genes=self._gene_side, among=self._around, n=self._n, T=self.walk_length,
-                     W=self.window)  # fmt: skip
+        return place(A, self._of_genes(gamma), genes=side, among=around, n=self._n, T=self.walk_length, W=self.window)
 
     def fit_predict(self, data: Any) -> np.ndarray:
         """Fit, and return the clusters of the cells, ``labels_``."""
@@ -390,3 +383,8 @@ class DIPHW(Estimator, Encodes, Clusters):
             f"{self.window}. {how} ({self.embedding_.shape[1]} dimensions, rows at unit length). Cells were grouped into "
             f"{len(self._centres)} clusters by {chosen}{number}."
         )
+
+
+def _in_blocks(gamma: sparse.csr_matrix) -> Iterator[sparse.csr_matrix]:
+    for start in range(0, gamma.shape[0], _BLOCK):
+        yield gamma[start : start + _BLOCK]

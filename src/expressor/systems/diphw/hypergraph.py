@@ -1,26 +1,21 @@
-"""The hypergraph as sparse matrices, and the walks on it, none of which forms a table of cell by cell unless it must.
+"""The hypergraph as sparse matrices, and walks on it, which form no table of cell by cell unless they must.
 
-A walk of two factors, P = A B (a gene of the cell, a cell of the gene), is kept as its factors. A walk with memory depends on both
-ends of a step, so its table is needed: dense for some thousand cells, and beyond restricted to each cell's nearest neighbours.
+A walk of two factors, P = A B (a gene of the cell, a cell of the gene), is kept as its factors; a walk with memory
+(:mod:`expressor.systems.diphw.memory`) as a table.
 """
 
-from collections.abc import Iterator
 from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
 from scipy import sparse
 
 from expressor.core.errors import check_choice
-from expressor.systems.diphw import equations
 
 TwoFactors = Literal["edvw", "diphw", "both"]
 TWO_FACTORS = ("edvw", "diphw", "both")
 MEMORY = ("comem", "comem_diphw", "comem_both")
 WALKS = TWO_FACTORS + MEMORY
-DENSE_LIMIT = 5000
-"""Cells up to which a walk with memory is kept as a whole table."""
 _NEGLIGIBLE = 1e-10  # of the largest probability of a row: below, an entry only costs time
-_BLOCK = 512
 
 
 @runtime_checkable
@@ -111,7 +106,7 @@ class FactorWalk:
                 away = A.copy()
                 away.data *= 1 - _entries(self.B_T, A)
                 moves = self.staying > 0
-                A = _to_one(sparse.diags(moves.astype(float)) @ away + sparse.diags((~moves).astype(float)) @ A)
+                A = rows_to_one(sparse.diags(moves.astype(float)) @ away + sparse.diags((~moves).astype(float)) @ A)
             self._samplers = RowSampler(A), RowSampler(self.B)
         to_gene, to_cell = self._samplers
         genes = to_gene.draw(cells, rng)
@@ -235,7 +230,7 @@ def gene_probabilities(gamma: sparse.csr_matrix, omega: np.ndarray, *, walk: str
     check_choice(walk, TWO_FACTORS, name="walk")
     A = gamma.copy() if walk == "diphw" else powers(gamma, exponent if walk == "both" else 0.0)
     A.data = A.data * omega[A.indices]
-    return _prune(_to_one(A))
+    return _prune(rows_to_one(A))
 
 
 def powers(rows: sparse.csr_matrix, exponent: float) -> sparse.csr_matrix:
@@ -252,173 +247,8 @@ def factor_walk(gamma: sparse.csr_matrix, *, walk: TwoFactors, exponent: float, 
     """Return the walk of two factors on expression gamma, (cell, gene), whose cells and genes are none of them empty."""
     omega = np.asarray(gamma.sum(axis=0)).ravel()
     A = gene_probabilities(gamma, omega, walk=walk, exponent=exponent)
-    B = _prune(_to_one(powers(gamma.T.tocsr(), 1.0 if walk == "edvw" else exponent)))
+    B = _prune(rows_to_one(powers(gamma.T.tocsr(), 1.0 if walk == "edvw" else exponent)))
     return FactorWalk(A, B, lazy=lazy)
-
-
-def memory_walk(
-    gamma: sparse.csr_matrix, *, walk: str, exponent: float, remembered_exponent: float = 1.0, gene_weight: bool = False,
-    neighbors: int | None = None,
-) -> TableWalk:  # fmt: skip
-    """Return the walk with co-expression memory (equation W5).
-
-    Parameters
-    ----------
-    gamma
-        (cell, gene), not negative; no cell and no gene is empty.
-    walk
-        ``"comem"`` (no exponent), ``"comem_diphw"`` (on the gene step) or ``"comem_both"`` (on both steps).
-    exponent
-        Of the walk, not negative.
-    remembered_exponent
-        Of the remembered gene, not negative.
-    gene_weight
-        Whether the remembered gene is also weighed by its sum over cells.
-    neighbors
-        Restrict the network of cells to so many nearest ones of each cell, by absolute correlation; None for all.
-    """
-    if neighbors is None or neighbors >= gamma.shape[0] - 1:
-        alpha, beta = _exponents(walk, exponent)
-        dense = gamma.toarray()
-        P = equations.comem_walk(
-            dense, equations.coexpression(dense), equations.coexpression(np.ascontiguousarray(dense.T)), alpha, beta,
-            remembered_exponent, equations.gene_weight(dense) if gene_weight else None,
-        )  # fmt: skip
-        return TableWalk(_stay_where_stuck(sparse.csr_matrix(P)).toarray())
-    parts = []
-    _, beta = _exponents(walk, exponent)
-    columns = _to_one(powers(gamma.T.tocsr(), beta)).T.tocsr()
-    for _, flow_to_genes, near, _ in _memory_blocks(gamma, walk, exponent, remembered_exponent, gene_weight, neighbors):
-        pairs = near.tocoo()
-        flow = np.empty(len(pairs.data))
-        for at in range(0, len(flow), 8192):
-            some = slice(at, at + 8192)
-            ends = columns[pairs.col[some]]
-            which = np.repeat(pairs.row[some], np.diff(ends.indptr))
-            products = np.concatenate([[0.0], np.cumsum(ends.data * flow_to_genes[which, ends.indices])])
-            flow[some] = products[ends.indptr[1:]] - products[ends.indptr[:-1]]
-        pairs.data = np.maximum(flow, 0.0) * pairs.data
-        parts.append(pairs.tocsr())
-    return TableWalk(_stay_where_stuck(_to_one(sparse.vstack(parts, format="csr"))))
-
-
-def memory_flows(
-    gamma: sparse.csr_matrix, visits: np.ndarray, member: np.ndarray, *, walk: str, exponent: float,
-    remembered_exponent: float = 1.0, gene_weight: bool = False, neighbors: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Return the steps inside each group of cells that each gene carries as the second gene, (group, gene), and of all, (gene,).
-
-    ``visits`` (cell,) says how often cells are left, ``member`` (cell, group) is 1 where a cell is in a group; the rest as for
-    :func:`memory_walk`.
-    """
-    inside, overall = np.zeros((member.shape[1], gamma.shape[1])), np.zeros(gamma.shape[1])
-    n = gamma.shape[0]
-    made = _memory_blocks(
-        gamma, walk, exponent, remembered_exponent, gene_weight, n - 1 if neighbors is None else neighbors
-    )
-    for rows, flow_to_genes, near, B in made:
-        carried = flow_to_genes * (near @ B.T).toarray()
-        total = carried.sum(axis=1)
-        weight = np.divide(visits[rows], total, out=np.zeros_like(total), where=total > 0)
-        overall += weight @ carried
-        for group in np.flatnonzero(member[rows].any(axis=0)):
-            ends = member[:, group] > 0
-            reached = (near[:, ends] @ B[:, ends].T).toarray()
-            inside[group] += (weight * member[rows, group]) @ (flow_to_genes * reached)
-    return inside, overall
-
-
-def _exponents(walk: str, exponent: float) -> tuple[float, float]:
-    """Return alpha and beta of equation W5."""
-    check_choice(walk, MEMORY, name="walk")
-    return (1.0 if walk == "comem" else exponent), (exponent if walk == "comem_both" else 1.0)
-
-
-def _memory_blocks(
-    gamma: sparse.csr_matrix, walk: str, exponent: float, mu: float, gene_weight: bool, neighbors: int
-) -> Iterator[tuple[slice, np.ndarray, sparse.csr_matrix, sparse.csr_matrix]]:
-    """Yield blocks of rows of equation W5: which, (Q / Y) dense (cell, gene), their network of cells, and B, which is common.
-
-    The same products as in the equation, but that the network of cells is sparse.
-    """
-    alpha, beta = _exponents(walk, exponent)
-    G_V = nearest(gamma, min(neighbors, gamma.shape[0] - 1))
-    G_E = equations.coexpression(np.ascontiguousarray(gamma.T.toarray()))
-    B = _to_one(powers(gamma.T.tocsr(), beta))
-    remembered = powers(gamma, mu)
-    if gene_weight:
-        remembered.data *= np.asarray(gamma.sum(axis=0)).ravel()[remembered.indices]
-    remembered, A = _to_one(remembered), _to_one(powers(gamma, alpha))
-    for start in range(0, gamma.shape[0], _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        a, near = A[rows].toarray(), G_V[rows]
-        Q = (equations._divide(remembered[rows].toarray(), a @ G_E) @ G_E) * a
-        yield rows, equations._divide(Q, (near @ B.T).toarray()), near, B
-
-
-def nearest(gamma: sparse.csr_matrix, neighbors: int) -> sparse.csr_matrix:
-    """Return the absolute correlations of each cell with its ``neighbors`` nearest other cells, CSR (cell, cell).
-
-    Blocks of rows are compared with all cells: time grows with the square of the cells, memory does not.
-    """
-    n = gamma.shape[0]
-    all_cells = standardised(gamma)
-    columns, values = np.empty((n, neighbors), dtype=np.int64), np.empty((n, neighbors))
-    for start in range(0, n, _BLOCK):
-        block = np.abs(all_cells[start : start + _BLOCK] @ all_cells.T)
-        rows = np.arange(len(block))
-        block[rows, start + rows] = -1.0
-        best = np.argpartition(-block, neighbors - 1, axis=1)[:, :neighbors]
-        columns[start : start + _BLOCK] = best
-        values[start : start + _BLOCK] = np.clip(block[rows[:, None], best], 0.0, 1.0)
-    found = sparse.csr_matrix(
-        (values.ravel(), columns.ravel(), np.arange(0, n * neighbors + 1, neighbors)), shape=(n, n)
-    )
-    found.eliminate_zeros()
-    found.sort_indices()
-    return found
-
-
-def standardised(gamma: sparse.csr_matrix) -> np.ndarray:
-    """Return rows centred and at unit length, float32 (cell, gene), so that products are correlations; 0 for a constant row."""
-    n_genes = gamma.shape[1]
-    mean = np.asarray(gamma.mean(axis=1)).ravel()
-    length = np.sqrt(np.maximum(np.asarray(gamma.multiply(gamma).sum(axis=1)).ravel() - n_genes * mean**2, 0.0))
-    known = length > 1e-6 * np.maximum(mean, 1e-300)
-    scale = np.where(known, 1 / np.where(known, length, 1.0), 0.0)
-    unit = sparse.diags(scale) @ gamma
-    return (unit.toarray() - (scale * mean)[:, None]).astype(np.float32)
-
-
-def mean_of_similar(
-    new: sparse.csr_matrix, known: sparse.csr_matrix, positions: np.ndarray, neighbors: int
-) -> np.ndarray:
-    """Return for each new cell the mean position of the known cells that it correlates with best, weighed by the correlation.
-
-    Parameters
-    ----------
-    new, known
-        (cell, gene) expression.
-    positions
-        (known cell, dim).
-    neighbors
-        How many are averaged, at least 1.
-    """
-    those, these = standardised(known), standardised(new)
-    k = min(neighbors, len(those))
-    found = np.empty((len(these), positions.shape[1]))
-    for start in range(0, len(these), _BLOCK):
-        block = these[start : start + _BLOCK] @ those.T
-        best = np.argpartition(-block, k - 1, axis=1)[:, :k]
-        weight = np.maximum(np.take_along_axis(block, best, axis=1), 1e-6)
-        found[start : start + _BLOCK] = (weight[:, :, None] * positions[best]).sum(axis=1) / weight.sum(axis=1)[:, None]
-    return found
-
-
-def _stay_where_stuck(P: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Let a cell stay from which no path leads anywhere, so that every row is a probability."""
-    stuck = np.asarray(P.sum(axis=1)).ravel() == 0
-    return sparse.csr_matrix(P + sparse.diags(stuck.astype(float))) if stuck.any() else P
 
 
 def _entries(rows: sparse.csr_matrix, where: sparse.csr_matrix) -> np.ndarray:
@@ -429,11 +259,13 @@ def _entries(rows: sparse.csr_matrix, where: sparse.csr_matrix) -> np.ndarray:
     return np.where(keys[0][place] == keys[1], rows.data[place], 0.0)
 
 
-def _to_one(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+def rows_to_one(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return rows that sum to 1, with the same stored places; an empty row stays."""
     total = np.asarray(rows.sum(axis=1)).ravel()
-    rows = sparse.csr_matrix(sparse.diags(np.where(total > 0, 1 / np.where(total > 0, total, 1.0), 0.0)) @ rows)
-    rows.sort_indices()
-    return rows
+    found = sparse.csr_matrix(rows, dtype=np.float64, copy=True)
+    found.data *= np.repeat(np.where(total > 0, 1 / np.where(total > 0, total, 1.0), 0.0), np.diff(found.indptr))
+    found.sort_indices()
+    return found
 
 
 def _prune(rows: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -444,7 +276,7 @@ def _prune(rows: sparse.csr_matrix) -> sparse.csr_matrix:
     kept = rows.copy()
     kept.data = np.where(rows.data >= _NEGLIGIBLE * top[which], rows.data, 0.0)
     kept.eliminate_zeros()
-    return _to_one(kept)
+    return rows_to_one(kept)
 
 
 def _scale(X: np.ndarray, by: np.ndarray) -> np.ndarray:

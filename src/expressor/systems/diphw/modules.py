@@ -8,7 +8,8 @@ import pandas as pd
 from scipy import sparse
 
 from expressor.systems.diphw import equations
-from expressor.systems.diphw.hypergraph import FactorWalk, TableWalk, memory_flows
+from expressor.systems.diphw.hypergraph import FactorWalk, TableWalk
+from expressor.systems.diphw.memory import memory_flows
 
 _KEPT = 50
 
@@ -33,7 +34,7 @@ def carriers(
     labels
         (cell,), from 0.
     memory
-        Options of :func:`expressor.systems.diphw.hypergraph.memory_walk`, for such a walk.
+        Options of :func:`expressor.systems.diphw.memory.memory_walk`, for such a walk.
     """
     member = np.eye(labels.max() + 1)[labels]
     if isinstance(walk, FactorWalk):

@@ -5,6 +5,9 @@ import pytest
 from scipy import sparse
 from scipy.stats import chisquare
 
+from expressor.datasets import simulate_cells
+from expressor.metrics.clustering import adjusted_rand_index
+from expressor.systems.diphw import DIPHW
 from expressor.systems.diphw import equations as eq
 from expressor.systems.diphw.cooccurrence import embed, place, visits
 from expressor.systems.diphw.hypergraph import (
@@ -13,11 +16,10 @@ from expressor.systems.diphw.hypergraph import (
     RowSampler,
     TableWalk,
     factor_walk,
-    memory_flows,
-    memory_walk,
-    nearest,
 )
+from expressor.systems.diphw.memory import memory_flows, memory_walk
 from expressor.systems.diphw.modules import carriers
+from expressor.systems.diphw.neighbors import nearest
 from expressor.systems.diphw.sampling import draw_walks, pairs, skip_gram
 
 
@@ -73,6 +75,49 @@ def test_memory_on_the_nearest_cells_is_the_whole_walk_where_all_are_near(gamma:
     alpha, beta = (1.0 if walk == "comem" else 3.0), (3.0 if walk == "comem_both" else 1.0)
     expected = eq.comem_walk(gamma, kept, eq.coexpression(np.ascontiguousarray(gamma.T)), alpha, beta)
     np.testing.assert_allclose(near, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("density", [0.15, 0.9])
+def test_memory_looks_at_expressed_genes_alone_or_at_all(density: float) -> None:
+    """Cell by cell where few genes are expressed, whole matrices where many are: the same either way."""
+    rng = np.random.default_rng(5)
+    gamma = rng.gamma(2.0, 1.5, size=(30, 20)) * (rng.random((30, 20)) < density)
+    gamma[np.arange(30), np.arange(30) % 20] += 0.5
+    gamma[np.arange(30), np.arange(7, 37) % 20] += 0.5
+    made = memory_walk(sparse.csr_matrix(gamma), walk="comem_both", exponent=2.0)
+    np.testing.assert_allclose(made.table(), dense(gamma, "comem_both", 2.0), rtol=1e-9, atol=1e-12)
+
+
+def test_nearest_cells_of_many() -> None:
+    """By regions, without comparing all pairs: nearly all of the true neighbours, with exact correlations."""
+    data = simulate_cells(n_cells=9000, n_genes=60, n_types=12, depth=200.0)
+    gamma = sparse.csr_matrix(np.log1p(data.X.toarray()))
+    found = nearest(gamma, 20, seed=3)
+    exact = nearest(gamma, 20, exact_limit=10_000)
+    assert (found.getnnz(axis=1) == 20).all()
+    assert found.diagonal().max() == 0
+    shared = found.multiply(exact > 0)
+    assert shared.nnz / exact.nnz > 0.95
+    assert found.data.mean() > 0.995 * exact.data.mean()
+    rows = shared[:50].tocoo()
+    G_V = np.abs(np.corrcoef(gamma[:50].toarray(), gamma[rows.col].toarray())[:50, 50:])
+    np.testing.assert_allclose(rows.data, G_V[rows.row, np.arange(rows.nnz)], atol=1e-5)
+    np.testing.assert_array_equal(found.indices, nearest(gamma, 20, seed=3).indices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_cells", [1000, 2000, 5000])
+def test_memory_on_nearest_cells_tells_what_the_whole_table_tells(n_cells: int) -> None:
+    """Up to 5,000 cells the restricted walk finds the types as the dense one does."""
+    data = simulate_cells(n_cells=n_cells, n_genes=300, n_types=10, marker_fold=3.0, depth=300.0, seed=2)
+    found = {
+        near: DIPHW(walk="comem_diphw", n_clusters=10, memory_neighbors=near, n_genes=None).fit(data).labels_
+        for near in (None, 100)
+    }
+    truth = data.obs["cell_type"]
+    scores = {near: adjusted_rand_index(truth, labels) for near, labels in found.items()}
+    assert scores[100] > scores[None] - 0.05
+    assert scores[None] > 0.5
 
 
 def test_options_of_memory(gamma: np.ndarray) -> None:
