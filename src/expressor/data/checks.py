@@ -40,8 +40,8 @@ def is_counts(X: Any) -> bool:
     return not any(_offends(part).any() for part in _parts(values_of(X)))
 
 
-def check_counts(X: Any, *, where: str) -> None:
-    """Refuse a matrix that does not hold raw counts.
+def check_counts(X: Any, *, where: str, fix: str | None = None) -> None:
+    """Refuse a matrix that does not hold raw counts; ``fix`` is advice that fits the case better than the general one.
 
     Raises
     ------
@@ -65,7 +65,8 @@ def check_counts(X: Any, *, where: str) -> None:
         f"{where} does not hold raw counts but what looks like {looks}",
         expected="whole numbers from 0",
         got=f"values such as {float(offender):g} in [{low:g}, {high:g}]",
-        fix="Put raw counts there, or name the layer that holds them with layer=. Counts kept in adata.raw can be had "
+        fix=fix
+        or "Put raw counts there, or name the layer that holds them with layer=. Counts kept in adata.raw can be had "
         "with adata.raw.to_adata().",
     )
 

@@ -77,8 +77,8 @@ def find(path: str | os.PathLike[str], *, what: str) -> Path:
     )
 
 
-def check_size(declared: int, stored: int, *, what: str) -> None:
-    """Refuse a declared size that the stored bytes cannot hold, or that does not fit in this machine's memory.
+def check_size(declared: int, stored: int, *, what: str, in_memory: bool = True) -> None:
+    """Refuse a declared size that the stored bytes cannot hold, or (``in_memory``) that does not fit in this machine's memory.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def check_size(declared: int, stored: int, *, what: str) -> None:
             fix=DAMAGED,
         )  # fmt: skip
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
-    if declared > memory:
+    if in_memory and declared > memory:
         raise DataError(
             f"{what} does not fit into memory",
             expected=f"at most {memory / 2**30:.0f} GiB", got=f"{declared / 2**30:.0f} GiB",

@@ -17,8 +17,15 @@ _ONE_FILE = "Copy the data into one file first."
 _HEAP, _HEAP_HEAD, _OBJECT_HEAD, _SMALLEST_HEAP = b"GCOL\x01\0\0\0", 16, 16, 4096
 
 
-def check_hdf5(path: str | os.PathLike[str]) -> None:
+def check_hdf5(path: str | os.PathLike[str], *, whole: bool = True) -> None:
     """Check that a file is HDF5, its heaps are whole, it needs no other file, and it declares no more than it holds.
+
+    Parameters
+    ----------
+    path
+        The file.
+    whole
+        Whether all of it will be in memory at once. If not, each dataset may still declare no more than is stored.
 
     Raises
     ------
@@ -42,12 +49,13 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
                 if isinstance(link, h5py.ExternalLink):
                     raise FormatError(f"{os.fspath(path)} links to another file at {name!r}", fix=_ONE_FILE)
             declared = sum(
-                _check_dataset(one, size, what=f"{os.fspath(path)}, dataset {name!r},") for name, one in sets
+                _check_dataset(one, size, what=f"{os.fspath(path)}, dataset {name!r},", whole=whole)
+                for name, one in sets
             )
-    check_size(declared, size, what=os.fspath(path))
+    check_size(declared, size, what=os.fspath(path), in_memory=whole)
 
 
-def _check_dataset(node: Any, size: int, *, what: str) -> int:
+def _check_dataset(node: Any, size: int, *, what: str, whole: bool) -> int:
     """Check where a dataset's values are and how many it declares; return the bytes that it declares."""
     if node.external:
         raise FormatError(f"{what} keeps its values in another file", fix=_ONE_FILE)
@@ -55,7 +63,7 @@ def _check_dataset(node: Any, size: int, *, what: str) -> int:
     declared = math.prod(node.shape or ()) * width
     if node.chunks:
         check_size(math.prod(node.chunks) * width, size, what=what + " by its chunks")
-    check_size(declared, min(node.id.get_storage_size(), size), what=what)
+    check_size(declared, min(node.id.get_storage_size(), size), what=what, in_memory=whole)
     return declared
 
 

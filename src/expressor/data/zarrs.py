@@ -20,8 +20,15 @@ _CODECS = frozenset(
 _TEXT = ("vlen-utf8", "vlen-bytes")
 
 
-def check_zarr(folder: str | os.PathLike[str]) -> None:
+def check_zarr(folder: str | os.PathLike[str], *, whole: bool = True) -> None:
     """Check that a folder is a zarr store whose arrays run no code to decode and declare no more than they hold.
+
+    Parameters
+    ----------
+    folder
+        The store.
+    whole
+        Whether all of it will be in memory at once.
 
     Raises
     ------
@@ -36,17 +43,17 @@ def check_zarr(folder: str | os.PathLike[str]) -> None:
             raise FormatError(f"{folder} is no zarr store", expected=".zgroup or zarr.json in the folder")
         files = [Path(place) / name for place, _, held in os.walk(folder) for name in held]
         stored = sum(one.stat().st_size for one in files)
-        declared = sum(_check_metadata(one, stored=stored) for one in files if one.name in METADATA)
-    check_size(declared, stored, what=os.fspath(folder))
+        declared = sum(_check_metadata(one, stored=stored, whole=whole) for one in files if one.name in METADATA)
+    check_size(declared, stored, what=os.fspath(folder), in_memory=whole)
 
 
-def _check_metadata(path: Path, *, stored: int) -> int:
+def _check_metadata(path: Path, *, stored: int, whole: bool) -> int:
     """Check all arrays that a metadata file describes and the chunks of its own; return the bytes that its own declares."""
     if path.stat().st_size > MAX_METADATA_BYTES:
         raise FormatError(f"{path} is too large for metadata", expected=f"at most {MAX_METADATA_BYTES} bytes")
     content = json.loads(path.read_text(encoding="utf-8"))
     for array in _arrays_of(content):
-        _check_array(array, stored=stored, where=path)
+        _check_array(array, stored=stored, where=path, whole=whole)
     is_own = isinstance(content, dict) and "shape" in content and path.name != ".zmetadata"
     if not is_own:
         return 0
@@ -69,7 +76,7 @@ def _arrays_of(node: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
             yield from _arrays_of(child, depth + 1)
 
 
-def _check_array(meta: dict[str, Any], *, stored: int, where: Path) -> None:
+def _check_array(meta: dict[str, Any], *, stored: int, where: Path, whole: bool) -> None:
     for name in _codecs_of(meta):
         if name not in _CODECS:
             raise FormatError(
@@ -78,7 +85,7 @@ def _check_array(meta: dict[str, Any], *, stored: int, where: Path) -> None:
             )  # fmt: skip
     width = _width(meta)
     check_size(_count(_chunk_shape(meta), where) * width, stored, what=f"{where} by its chunks")
-    check_size(_count(meta["shape"], where) * width, stored, what=os.fspath(where))
+    check_size(_count(meta["shape"], where) * width, stored, what=os.fspath(where), in_memory=whole)
 
 
 def _chunk_shape(meta: dict[str, Any]) -> Any:
