@@ -14,6 +14,8 @@ _NAMES = {
     "ahba_regions": "brain",
     "ahba_samples": "brain",
     "amygdala": "singlecell",
+    "baron_human": "crossspecies",
+    "baron_mouse": "crossspecies",
     "breast_cohorts": "bulk",
     "dk_atlas": "brain",
     "doublets": "singlecell",
@@ -21,6 +23,7 @@ _NAMES = {
     "fly_embryo": "brain",
     "golub": "bulk",
     "her2st": "breast",
+    "human_mouse_orthologs": "crossspecies",
     "innate_lymphoid": "singlecell",
     "inr_claims": "brain",
     "inr_genes": "brain",
@@ -45,9 +48,10 @@ _NAMES = {
     "tcga_toil4": "bulk",
 }
 _SETS = (
-    "ahba_regions", "ahba_samples", "amygdala", "breast_cohorts", "doublets", "fly_embryo", "golub", "her2st",
-    "innate_lymphoid", "kang", "mixology", "mouse_olfactory_bulb", "pancreas_3tech", "pbmc3k", "pbmc68k",
-    "pbmc_3tech", "tcga13", "tcga_coadread", "tcga_counts7", "tcga_toil4",
+    "ahba_regions", "ahba_samples", "amygdala", "baron_human", "baron_mouse", "breast_cohorts", "doublets",
+    "fly_embryo", "golub", "her2st", "innate_lymphoid", "kang", "mixology", "mouse_olfactory_bulb",
+    "pancreas_3tech", "pbmc3k", "pbmc68k", "pbmc_3tech", "tcga13", "tcga_coadread", "tcga_counts7",
+    "tcga_toil4",
 )  # fmt: skip
 __all__ = sorted([*_NAMES, "names"])
 
