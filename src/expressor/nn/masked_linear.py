@@ -30,7 +30,7 @@ class _EdgeProduct(torch.autograd.Function):
         from_above = gradients[0].index_select(1, rows)
         to_weight = to_x = None
         if ctx.needs_input_grad[1]:
-            to_weight = (from_above * x.index_select(1, columns)).sum(0)
+            to_weight = x.index_select(1, columns).mul_(from_above).sum(0)
         if ctx.needs_input_grad[0]:
             to_x = torch.zeros_like(x).index_add_(1, columns, from_above.mul_(weight))
         return to_x, to_weight, None, None, None
@@ -144,7 +144,7 @@ class MaskedLinear(nn.Module):
                 self.weight.clamp_(min=0.0)
         weight = self.weight * self.confidence if self.training else self.edge_weights()
         bias = self.bias if self.lost == "learned" else torch.where(self.joined, self.bias, self.bias.detach())
-        return multiply_edges(x, weight, self.rows, self.columns, self.shape[0]) + bias
+        return multiply_edges(x, weight, self.rows, self.columns, self.shape[0]).add_(bias)
 
     def penalty(self) -> Float[Tensor, ""]:
         """Return ``pull * sum((w - start)^2) + l1 * sum(|w|)`` over the edges, to be added to the loss."""
