@@ -10,7 +10,7 @@ from scipy import stats
 
 from expressor.metrics.catalogue import record
 
-HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance")
+HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance", "ari")
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
 NOMINAL = {"restoration_coverage": "→0.9", "d_calibration": ""}
 
@@ -108,7 +108,7 @@ def _paired(measured: pd.DataFrame) -> str:
         heads = ["difference"] if settings == ["all"] else [str(one) for one in settings]
         parts.append(
             f"### {record(str(metric)).title}: difference from {titles.get(str(reference), reference)}, on the same "
-            f"patients\n\n{_grid(['method', *heads], lines)}"
+            f"{own['level'].iloc[0]}\n\n{_grid(['method', *heads], lines)}"
         )
     return "\n\n".join(parts)
 
@@ -138,7 +138,10 @@ def _remarks(results: pd.DataFrame, plain: pd.DataFrame, notes: Sequence[str]) -
         for title, needs in results[results["needs"] != ""].drop_duplicates("title")[["title", "needs"]].to_numpy()
     ]
     made = plain[plain["design"] == "patients"]
-    if len(made):
+    if len(made) and made["level"].iloc[0] == "cells":
+        lines.append("- In brackets: 95 % percentile interval of a bootstrap of the cells, whose clusters stay as they are; "
+                     "differences are of the same resamples.")  # fmt: skip
+    elif len(made):
         lines.append(
             f"- In brackets: 95 % percentile interval of a bootstrap of {int(made['n_clusters'].max()):,} patients, on their "
             "predictions out of fold; differences are of the same resamples. It does not hold the spread that another draw of "

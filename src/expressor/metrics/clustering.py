@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 from scipy.special import gammaln
 
 from expressor.core.errors import DataError
@@ -55,6 +56,35 @@ def adjusted_rand_index(truth: Any, labels: Any, *, weights: Any = None) -> floa
     chance = rows * columns / all_pairs
     best = (rows + columns) / 2
     return 1.0 if best == chance else float((together - chance) / (best - chance))
+
+
+def adjusted_rand_draws(truth: Any, labels: Any, weights: Float[np.ndarray, "draw obs"]) -> Float[np.ndarray, " draw"]:
+    """Return the adjusted Rand index on each resample.
+
+    Only pairs of different observations count: an observation that was drawn twice agrees with itself, whatever the clusters, which
+    would make every resample look better than the data.
+
+    Parameters
+    ----------
+    truth, labels
+        (obs,).
+    weights
+        How often each resample holds each observation; NaN is returned where it holds fewer than two.
+    """
+    rows = np.unique(np.asarray(truth).astype(str), return_inverse=True)[1]
+    columns = np.unique(np.asarray(labels).astype(str), return_inverse=True)[1]
+    itself = (weights**2).sum(axis=1)
+
+    def pairs(codes: np.ndarray) -> np.ndarray:
+        group = np.unique(codes, return_inverse=True)[1]
+        member = sparse.csr_matrix((np.ones(len(group)), (group, np.arange(len(group)))))
+        return np.asarray(((member @ weights.T) ** 2).sum(axis=0) - itself) / 2
+
+    together, one, other = pairs(rows * (columns.max() + 1) + columns), pairs(rows), pairs(columns)
+    everything = (weights.sum(axis=1) ** 2 - itself) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        chance, best = one * other / everything, (one + other) / 2
+        return np.where(everything == 0, math.nan, np.where(best == chance, 1.0, (together - chance) / (best - chance)))
 
 
 def normalised_mutual_information(truth: Any, labels: Any, *, weights: Any = None) -> float:

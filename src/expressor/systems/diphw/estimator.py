@@ -13,11 +13,11 @@ from expressor.core.errors import DataError, check_choice, check_range
 from expressor.core.log import logger
 from expressor.core.rng import stream
 from expressor.data import fields
+from expressor.estimator import clustering as clusters
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.grouping import judge_clusters
 from expressor.estimator.roles import Clusters, Encodes
 from expressor.genes.vocab import GeneVocab
-from expressor.systems.diphw import clusters
 from expressor.systems.diphw.cooccurrence import Embedding, GeneSide, embed, place
 from expressor.systems.diphw.equations import unit_length
 from expressor.systems.diphw.hypergraph import MEMORY, WALKS, FactorWalk, TableWalk, factor_walk, gene_probabilities

@@ -12,9 +12,9 @@ from scipy import sparse
 import expressor as ex
 from expressor.core.errors import DataError, GeneError
 from expressor.datasets import example, simulate_cells, simulate_modules
+from expressor.estimator import clustering as grouping
 from expressor.metrics.clustering import adjusted_rand_index
 from expressor.systems.diphw import DIPHW
-from expressor.systems.diphw import clusters as grouping
 
 
 @pytest.fixture(scope="module")
