@@ -13,6 +13,7 @@ from typing import Any
 from expressor.core.errors import FormatError
 from expressor.data.guard import DAMAGED, check_size, reading
 
+_WINDOW = 16 * 2**20  # bytes of a file looked through before their memory is given back; a multiple of any page
 _ONE_FILE = "Copy the data into one file first."
 _HEAP, _HEAP_HEAD, _OBJECT_HEAD, _SMALLEST_HEAP = b"GCOL\x01\0\0\0", 16, 16, 4096
 
@@ -72,10 +73,14 @@ def _check_heaps(path: Path, size: int) -> None:
     if size == 0:
         raise FormatError(f"{path} is empty", fix=DAMAGED)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content.find(_HEAP)
-        while start >= 0:
-            _check_heap(content, start, path)
-            start = content.find(_HEAP, start + 1)
+        for low in range(0, size, _WINDOW):
+            high = min(size, low + _WINDOW + len(_HEAP) - 1)
+            start = content.find(_HEAP, low, high)
+            while start >= 0:
+                _check_heap(content, start, path)
+                start = content.find(_HEAP, start + 1, high)
+            if hasattr(mmap, "MADV_DONTNEED"):
+                content.madvise(mmap.MADV_DONTNEED, low, min(_WINDOW, size - low))
 
 
 def _check_heap(content: mmap.mmap, start: int, path: Path) -> None:

@@ -353,4 +353,12 @@ def _step(
     if plan.clip_norm is not None:
         fabric.clip_gradients(module, optimizer, max_norm=plan.clip_norm)
     optimizer.step()
-    return {name: float(value.detach()) for name, value in losses.items()}
+    return _average(fabric, {name: value.detach() for name, value in losses.items()})
+
+
+def _average(fabric: Any, values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Means over processes, so that every one records the loss of the whole step."""
+    if fabric.world_size == 1:
+        return {name: float(value) for name, value in values.items()}
+    means = fabric.all_reduce(torch.stack([values[name].float() for name in sorted(values)]), reduce_op="mean")
+    return dict(zip(sorted(values), means.tolist()))
