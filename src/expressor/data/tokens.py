@@ -195,7 +195,8 @@ class Tokeniser:
             raise DataError('order="uce" draws expressed genes alone', expected='zeros="none"', got=repr(self.zeros))
         if self.normalise == "medians" and self.medians is None:
             raise DataError(
-                'normalise="medians" needs the genes\' medians', fix="Give medians=, such as those of survey()."
+                'normalise="medians" needs the genes\' medians',
+                fix="Give medians=, a number for each gene of the vocabulary.",
             )
 
     def __call__(
