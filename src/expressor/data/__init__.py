@@ -51,6 +51,7 @@ _HOMES = {
     "open_image": "images",
     "random_spots": "splits",
     "read": "fields",
+    "read_ahba": "ahba",
     "read_hest": "readers",
     "read_labels": "outcomes",
     "read_legacy_st": "readers",

@@ -35,6 +35,7 @@ _NAMES = {
     "pbmc3k": "singlecell",
     "pbmc68k": "singlecell",
     "pbmc_3tech": "singlecell",
+    "simulate_ahba_folder": "ahba",
     "simulate_auxiliaries": "simulate",
     "simulate_bulk": "profiles",
     "simulate_cells": "cells",
