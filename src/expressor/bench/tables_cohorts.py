@@ -11,6 +11,10 @@ from scipy import stats
 from expressor.metrics.catalogue import record
 
 HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance", "ari")
+INTERVALS = {"annotation": ("accuracy", "macro_f1")}
+"""What is shown with intervals, where it is not the headline metric alone; by task."""
+UNITS = {"annotation": "cells", "clustering": "cells"}
+"""What is resampled, where it is not patients; by task."""
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
 NOMINAL = {"restoration_coverage": "→0.9", "d_calibration": ""}
 
@@ -35,18 +39,21 @@ def cohort_table(results: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     plain = measured[(measured["reference"] == "") & ~measured["metric"].str.startswith("fitted:")]
     names = list(dict.fromkeys(plain["metric"]))
     parts = [f"## {first['task']}: {first['protocol']} (version {first['version']}, hash {first['hash']})"]
-    headline = [name for name in names if name in HEADLINES]
+    task = str(first["task"])
+    headline = [name for name in names if name in INTERVALS.get(task, HEADLINES)]
     # The headline stands right below the title, where the documentation looks for it.
     for name in headline[:1]:
         parts.append(f"{_title(name)}: {record(name).meaning}")
         parts.append(_metric(results, plain, name, intervals=True, heading=False))
+    parts += [_metric(results, plain, name, intervals=True) for name in headline[1:] if task in INTERVALS]
     rest = [name for name in names if name not in headline]
-    settings = list(dict.fromkeys(plain["section"]))
+    settings = list(dict.fromkeys(plain.loc[plain["metric"].isin(rest), "section"]))
     if len(settings) == 1:
         parts.append(_beside(plain, rest))
     else:
         parts += [_metric(results, plain, name, intervals=False) for name in rest]
-    parts += [_paired(measured), _seconds(measured), _refused(results), _remarks(results, plain, notes)]
+    parts += [_paired(measured, UNITS.get(task, "patients")), _seconds(measured), _refused(results),
+              _remarks(results, plain, notes, UNITS.get(task, "patients"))]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -90,7 +97,7 @@ def _beside(plain: pd.DataFrame, names: Sequence[str]) -> str:
     return "### Other metrics\n\n" + _grid(["method", *[_title(one) for one in names]], lines)
 
 
-def _paired(measured: pd.DataFrame) -> str:
+def _paired(measured: pd.DataFrame, unit: str) -> str:
     paired = measured[measured["reference"] != ""]
     if not len(paired):
         return ""
@@ -108,7 +115,7 @@ def _paired(measured: pd.DataFrame) -> str:
         heads = ["difference"] if settings == ["all"] else [str(one) for one in settings]
         parts.append(
             f"### {record(str(metric)).title}: difference from {titles.get(str(reference), reference)}, on the same "
-            f"{own['level'].iloc[0]}\n\n{_grid(['method', *heads], lines)}"
+            f"{unit}\n\n{_grid(['method', *heads], lines)}"
         )
     return "\n\n".join(parts)
 
@@ -132,7 +139,7 @@ def _refused(results: pd.DataFrame) -> str:
     return "### Refused\n\n" + "\n".join(lines) if lines else ""
 
 
-def _remarks(results: pd.DataFrame, plain: pd.DataFrame, notes: Sequence[str]) -> str:
+def _remarks(results: pd.DataFrame, plain: pd.DataFrame, notes: Sequence[str], unit: str) -> str:
     lines = [
         f"- \\* {title}: uses {needs}."
         for title, needs in results[results["needs"] != ""].drop_duplicates("title")[["title", "needs"]].to_numpy()
@@ -143,7 +150,7 @@ def _remarks(results: pd.DataFrame, plain: pd.DataFrame, notes: Sequence[str]) -
                      "differences are of the same resamples.")  # fmt: skip
     elif len(made):
         lines.append(
-            f"- In brackets: 95 % percentile interval of a bootstrap of {int(made['n_clusters'].max()):,} patients, on their "
+            f"- In brackets: 95 % percentile interval of a bootstrap of {int(made['n_clusters'].max()):,} {unit}, on their "
             "predictions out of fold; differences are of the same resamples. It does not hold the spread that another draw of "
             "folds or another training set would add."
         )

@@ -161,6 +161,8 @@ class Method:
         Whether another seed gives another result.
     part
         Which part of the training data it is fitted on, in the words of :meth:`Task.narrow`; empty for all of them.
+    wraps
+        A system that the maker uses: a result is made again where its code changed.
     """
 
     name: str
@@ -171,14 +173,19 @@ class Method:
     needs: str = ""
     seeded: bool = True
     part: str = ""
+    wraps: str = ""
 
     @property
     def hash(self) -> str:
         """Hash of what the method is: maker, its code, parameters, and what it is fitted on; not its name."""
         maker = self.maker if isinstance(self.maker, str) else self.maker.__qualname__
         module = registry.card(self.maker).package if isinstance(self.maker, str) else self.maker.__module__
-        what = {"maker": maker, "code": code_digest(module), "parameters": dict(self.parameters)}
-        return digest(what | ({"part": self.part} if self.part else {}))
+        what: dict[str, Any] = {"maker": maker, "code": code_digest(module), "parameters": dict(self.parameters)}
+        if self.part:
+            what["part"] = self.part
+        if self.wraps:
+            what["wraps"] = code_digest(registry.card(self.wraps).package)
+        return digest(what)
 
     def build(self, context: Mapping[str, Any]) -> Any:
         """Construct it; of ``context`` it gets what it has a parameter for, its own ``parameters`` come first."""

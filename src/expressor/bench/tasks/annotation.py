@@ -1,0 +1,264 @@
+"""Telling the type of cells: of a technology, donor or sample that was not trained on, or of held-out cells of the same."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from expressor import datasets
+from expressor.bench.cohorts import METRICS, Statistic, hide, mean_statistic, summarise_patients
+from expressor.bench.controls.annotating import Annotator
+from expressor.bench.store import Cell
+from expressor.bench.task import Fold, Method, Protocol, Task
+from expressor.core import registry
+from expressor.core.errors import DataError
+from expressor.data.cohorts import draw_folds
+from expressor.data.fields import fingerprint
+from expressor.data.keys import BATCH, CELL_TYPE
+from expressor.data.outcomes import read_labels
+from expressor.data.splits import check_leak, leave_one_group_out
+from expressor.datasets.dataset import take
+from expressor.metrics.classification import balanced_accuracy, calibration_error, log_losses, macro_f1
+
+LABEL = CELL_TYPE
+REFERENCE = "logistic"
+JUDGING = {"draws": 1000}
+VARIABLE = {"genes": 2000, "components": 50}
+_SAME = (
+    "In brackets the cells are resampled, not the technologies or donors: they say nothing about another laboratory."
+)
+
+PROTOCOLS = (
+    Protocol(
+        name="pbmc-technologies",
+        version=1,
+        title="Blood cells by three 10x chemistries: each is held out in turn",
+        data={"dataset": "pbmc_3tech"},
+        split={"kind": "leave-one-out", "key": BATCH},
+        targets={"label": LABEL},
+        variants=("counts",),
+        judging=JUDGING,
+        notes=(_SAME,),
+    ),
+    Protocol(
+        name="amygdala-donors",
+        version=1,
+        title="Nuclei of the amygdala: each of two donors is held out in turn",
+        data={"dataset": "amygdala"},
+        split={"kind": "leave-one-out", "key": "donor"},
+        targets={"label": LABEL},
+        variants=("counts",),
+        judging=JUDGING,
+        notes=(_SAME,),
+    ),
+    Protocol(
+        name="kang-samples",
+        version=1,
+        title="Blood cells with and without interferon: each of four samples is held out in turn",
+        data={"dataset": "kang"},
+        split={"kind": "leave-one-out", "key": "sample"},
+        targets={"label": LABEL},
+        variants=("counts",),
+        judging=JUDGING,
+        notes=(_SAME, "The other sample of the same donor is trained on: no new person is judged."),
+    ),
+    Protocol(
+        name="pbmc3k",
+        version=1,
+        title="Blood cells of one donor: five folds of cells",
+        data={"dataset": "pbmc3k"},
+        split={"kind": "folds", "folds": 5, "seed": 0},
+        targets={"label": LABEL},
+        variants=("counts",),
+        judging=JUDGING,
+        notes=(_SAME, "The labels are clusters of the same counts, the test cells among them."),
+    ),
+    Protocol(
+        name="simulated",
+        version=1,
+        title="Simulated cells of four types in two batches: seconds, to try an installation",
+        data={"dataset": "simulated", "n_cells": 120, "seed": 0},
+        split={"kind": "leave-one-out", "key": BATCH},
+        targets={"label": LABEL},
+        variants=("counts",),
+        judging={"draws": 200},
+        notes=("Made data: the numbers say that the machinery works, and nothing about cells.",),
+    ),
+)
+
+
+class Annotation(Task):
+    """Predict the type of held-out cells from raw counts.
+
+    A system that predicts labels takes part as it is; one that represents cells takes part with a linear classifier and with
+    nearest cells on its representation. Everything is fitted on the training cells.
+    """
+
+    name = "annotation"
+    role = "Predicts"
+    inputs = "cells"
+    protocols: Mapping[str, Protocol] = {one.name: one for one in PROTOCOLS}
+    metrics = (*METRICS, "classification")
+
+    def controls(self, protocol: Protocol) -> tuple[Method, ...]:
+        """Return type frequencies, permuted types, principal components with two classifiers, logistic regression, trees."""
+        return (
+            Method("frequencies", "type frequencies", "control", Annotator, {"head": "frequencies"}, seeded=False),
+            Method("permuted", "HVG + PCA + logistic regression on permuted types", "control", Annotator,
+                   VARIABLE | {"shuffled": True}),
+            Method("components-nearest", "HVG + PCA + 15 nearest cells", "control", Annotator, VARIABLE | {"head": "nearest"},
+                   seeded=False),
+            Method("components-linear", "HVG + PCA + logistic regression", "control", Annotator, VARIABLE, seeded=False),
+            Method(REFERENCE, "logistic regression, all genes", "control", Annotator, seeded=False),
+            Method("boosted", "boosted trees (XGBoost), HVG", "control", Annotator, {"genes": 2000, "head": "boosted"}),
+        )  # fmt: skip
+
+    def systems(self, protocol: Protocol) -> tuple[Method, ...]:
+        """Return the systems that predict labels of cells, and two classifiers on each that represents cells."""
+        found = list(super().systems(protocol))
+        for card in registry.systems().values():
+            if "Encodes" in card.roles and card.inputs == self.inputs:
+                own = {"encoder": card.name, "encoder_parameters": dict(card.presets.get("bench", {}))}
+                for head, words in (("linear", "linear probe"), ("nearest", "15 nearest cells")):
+                    found.append(
+                        Method(f"{card.name}-{head}", f"{card.estimator} + {words}", "rival", Annotator,
+                               own | {"head": head}, wraps=card.name)
+                    )  # fmt: skip
+        return tuple(found)
+
+    def load(self, protocol: Protocol) -> AnnData:
+        """Return the cells that the protocol names and whose type is known."""
+        settings = dict(protocol.data)
+        name = settings.pop("dataset")
+        if name == "simulated":
+            return datasets.simulate_cells(**settings)
+        if name not in datasets.names():
+            raise DataError(f"protocol {protocol.name!r} names unknown data {name!r}")
+        adata = getattr(datasets, name)().adata
+        known = adata.obs[LABEL].notna().to_numpy()
+        return adata if known.all() else take(adata, known)
+
+    def fingerprint(self, data: AnnData) -> str:
+        """Return the hash of counts and names."""
+        return fingerprint(data)
+
+    def folds(self, protocol: Protocol, data: AnnData) -> list[Fold]:
+        """Hold out each group in turn, or folds of cells that are stratified by type."""
+        read_labels(data, LABEL)
+        split = protocol.split
+        if split["kind"] == "folds":
+            named = AnnData(obs=data.obs[[LABEL]].assign(cell=data.obs_names), shape=data.shape)
+            drawn = draw_folds(
+                named,
+                folds=split["folds"],
+                repeats=1,
+                by=[LABEL],
+                seed=split["seed"],
+                name=protocol.name,
+                patient="cell",
+            )
+            splits, apart = drawn.splits(named, patient="cell"), ["obs_names"]
+        else:
+            splits, apart = leave_one_group_out(data, split["key"]), ["obs_names", split["key"]]
+        folds = []
+        for one in splits:
+            train, test = take(data, one.train), take(data, one.test)
+            check_leak(train, test, by=apart)
+            folds.append(Fold(one.name, train, test, (LABEL,)))
+        return folds
+
+    def blind(self, test: AnnData) -> AnnData:
+        """Return counts and batches, without types."""
+        return hide(test, columns=(BATCH,))
+
+    def context(self, protocol: Protocol, fold: Fold, variant: str, seed: int) -> dict[str, Any]:
+        """Return label and seed."""
+        return dict(protocol.parameters) | {"label": LABEL, "random_state": seed}
+
+    def predict(self, model: Any, seen: AnnData) -> dict[str, pd.DataFrame]:
+        """Return types, and probabilities where the model gives them."""
+        tables = {"predicted": model.predict(seen)[[LABEL]].astype(str)}
+        if hasattr(model, "predict_proba"):
+            tables["probability"] = pd.DataFrame(model.predict_proba(seen)).astype(np.float64)
+        return tables
+
+    def score(
+        self, protocol: Protocol, fold: Fold, variant: str, tables: Mapping[str, pd.DataFrame]
+    ) -> dict[str, pd.DataFrame]:
+        """Return for each cell what it is, what was predicted, and its log loss."""
+        for table in tables.values():
+            if not table.index.equals(fold.test.obs_names):
+                raise DataError(
+                    "predictions do not fit what was asked", expected="all test cells in order", got=len(table)
+                )
+        truth = fold.test.obs[LABEL].astype(str).to_numpy()
+        cells = pd.DataFrame(
+            {"cell": fold.test.obs_names.astype(str), "truth": truth,
+             "predicted": tables["predicted"][LABEL].to_numpy().astype(str)},
+            index=fold.test.obs_names,
+        )  # fmt: skip
+        found = {"samples": cells}
+        if "probability" in tables:
+            p = tables["probability"]
+            p = p.reindex(columns=sorted({*map(str, p.columns), *truth}), fill_value=0.0)
+            cells["loss"] = log_losses(truth, p.to_numpy(), list(p.columns))
+            found["probability"] = p
+        return found
+
+    def summarise(self, protocol: Protocol, cells: Iterable[Cell], methods: tuple[Method, ...]) -> pd.DataFrame:
+        """Return scores over all held-out cells, accuracy in each held-out group, and differences from logistic regression."""
+        groups = protocol.split["kind"] != "folds"
+        return summarise_patients(
+            cells, methods, statistics=lambda group: _statistics(group, groups), headline=("accuracy", "macro_f1"),
+            references=(REFERENCE,), n_draws=int(protocol.judging["draws"]),
+        )  # fmt: skip
+
+
+def _statistics(cells: Sequence[Cell], by_group: bool) -> list[Statistic]:
+    seeds = len({cell.key.seed for cell in cells})
+    samples = pd.concat([cell.tables["samples"] for cell in cells])
+    name = samples["cell"].to_numpy().astype(str)
+    truth, given = samples["truth"].to_numpy().astype(str), samples["predicted"].to_numpy().astype(str)
+    right = (truth == given).astype(np.float64)
+
+    def f1(weights: np.ndarray) -> np.ndarray:
+        return f1_draws(truth, given, weights)
+
+    def balanced(weights: np.ndarray) -> np.ndarray:
+        members = [truth == one for one in np.unique(truth)]
+        with np.errstate(invalid="ignore"):
+            shares = [weights[:, one] @ right[one] / weights[:, one].sum(axis=1) for one in members]
+        return np.asarray(np.nanmean(shares, axis=0))
+
+    found = [mean_statistic("all", "accuracy", right, name)]
+    if by_group:
+        for group in dict.fromkeys(cell.key.fold for cell in cells):
+            part = pd.concat([cell.tables["samples"] for cell in cells if cell.key.fold == group])
+            hit = (part["truth"] == part["predicted"]).to_numpy(dtype=np.float64)
+            found.append(mean_statistic(group, "accuracy", hit, part["cell"]))
+    n = len(truth) // seeds
+    found.append(Statistic("all", "macro_f1", macro_f1(truth, given), name, f1, n))
+    found.append(Statistic("all", "balanced_accuracy", balanced_accuracy(truth, given), name, balanced, n))
+    if "loss" in samples:
+        found.append(mean_statistic("all", "log_loss", samples["loss"], name))
+        p = pd.concat([cell.tables["probability"] for cell in cells]).fillna(0.0)
+        found.append(
+            Statistic("all", "calibration_error", calibration_error(truth, p.to_numpy(), list(p.columns)), n=n)
+        )
+    return found
+
+
+def f1_draws(truth: np.ndarray, given: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return macro F1 of each resample, (draw,): as :func:`expressor.metrics.classification.macro_f1` with its weights."""
+    scores = []
+    for one in np.unique(np.concatenate([truth, given])):
+        is_one, said = (truth == one).astype(np.float64), (given == one).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            scores.append(2 * (weights @ (is_one * said)) / (weights @ (is_one + said)))
+    return np.asarray(np.nanmean(scores, axis=0))
+
+
+TASK = Annotation()
+"""The task."""

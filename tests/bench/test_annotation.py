@@ -1,0 +1,137 @@
+"""The task of cell types: folds, what a method may see, controls against simulated truth, tables."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from expressor.bench import find_task, run, table
+from expressor.bench.controls.annotating import Annotator, log_normalised
+from expressor.bench.task import Method
+from expressor.bench.tasks.annotation import f1_draws
+from expressor.core import registry
+from expressor.core.errors import DataError
+from expressor.datasets import simulate_cells
+from expressor.metrics.classification import macro_f1
+
+FROZEN = {
+    "pbmc-technologies": "0d352a969a5e",
+    "amygdala-donors": "eb7a10a65ff5",
+    "kang-samples": "1e54076ad575",
+    "pbmc3k": "392202393395",
+    "simulated": "385f4cbcfe1d",
+}
+
+
+@pytest.fixture(scope="module")
+def task():
+    return find_task("annotation")
+
+
+@pytest.fixture(scope="module")
+def results():
+    return run("annotation", protocol="simulated", methods=[])
+
+
+def test_protocols_do_not_change_silently(task):
+    assert {name: one.hash for name, one in task.protocols.items()} == FROZEN
+
+
+def test_groups_and_cells_are_on_one_side(task):
+    protocol = task.protocol("simulated")
+    data = task.load(protocol)
+    folds = task.folds(protocol, data)
+    assert len(folds) == 2
+    for fold in folds:
+        assert not set(fold.train.obs["batch"]) & set(fold.test.obs["batch"])
+    five = replace(protocol, split={"kind": "folds", "folds": 5, "seed": 0})
+    folds = task.folds(five, data)
+    judged = [name for fold in folds for name in fold.test.obs_names]
+    assert sorted(judged) == sorted(data.obs_names)
+    for fold in folds:
+        assert set(fold.test.obs["cell_type"]) == set(data.obs["cell_type"])
+        assert not set(fold.train.obs_names) & set(fold.test.obs_names)
+
+
+def test_a_method_sees_no_type(task):
+    protocol = task.protocol("simulated")
+    fold = task.folds(protocol, task.load(protocol))[0]
+    seen = task.blind(fold.test)
+    assert list(seen.obs.columns) == ["batch"]
+    assert not seen.obsm
+    assert not seen.var.columns.size
+    backwards = Annotator().fit(fold.train).predict(seen).iloc[::-1]
+    with pytest.raises(DataError, match="predictions do not fit what was asked"):
+        task.score(protocol, fold, "counts", {"predicted": backwards})
+
+
+def test_only_what_can_learn_learns(results):
+    rows = results[(results["metric"] == "accuracy") & (results["section"] == "all") & (results["reference"] == "")]
+    accuracy = rows.set_index("method")["value"]
+    assert accuracy["logistic"] > 0.95
+    assert accuracy["boosted"] > 0.9
+    assert accuracy["permuted"] < 0.45
+    assert accuracy["frequencies"] < 0.35
+    paired = results[
+        (results["reference"] == "logistic") & (results["metric"] == "accuracy") & (results["section"] == "all")
+    ]
+    found = paired.set_index("method")
+    assert found.loc["permuted", "value"] == pytest.approx(accuracy["permuted"] - accuracy["logistic"])
+    assert found.loc["permuted", "high"] < 0
+
+
+def test_the_table_speaks_of_cells(results):
+    text = table(results)
+    assert "| method | kind | all | batch B1 | batch B2 |" in text
+    assert "on the same cells" in text
+    assert "bootstrap of 120 cells" in text
+    assert "patients" not in text
+
+
+def test_resampled_f1_is_that_of_the_weights():
+    rng = np.random.default_rng(0)
+    truth, given = rng.choice(list("abc"), 50), rng.choice(list("abcd"), 50)
+    weights = rng.integers(0, 3, (7, 50)).astype(float)
+    expected = [macro_f1(truth, given, weights=one) for one in weights]
+    np.testing.assert_allclose(f1_draws(truth, given, weights), expected)
+
+
+def test_log_expression_and_variable_genes():
+    cells = simulate_cells(n_cells=30)
+    X = cells.X.toarray().astype(np.float64)
+    values = log_normalised(cells)
+    np.testing.assert_allclose(np.expm1(values), X / X.sum(axis=1, keepdims=True) * 1e4, atol=1e-8)
+    kept = Annotator(genes=10).fit(cells).kept_
+    assert set(kept) == set(np.argsort(-values.std(axis=0))[:10])
+    with pytest.raises(DataError, match="the genes differ from those of the fit; expected 50, got 49"):
+        Annotator().fit(cells).predict_proba(cells[:, 1:])
+
+
+def test_a_system_represents_cells_without_their_types(monkeypatch):
+    seen = []
+
+    class Sums:
+        def __init__(self, random_state):
+            self.seed = random_state
+
+        def fit(self, data):
+            seen.append(list(data.obs.columns))
+            return self
+
+        def transform(self, data):
+            return log_normalised(data)
+
+    monkeypatch.setattr(registry, "load", lambda name: Sums)
+    cells = simulate_cells(n_cells=60)
+    given = Annotator(encoder="sums").fit(cells).predict(cells)["cell_type"]
+    assert seen == [[]]
+    assert (given == cells.obs["cell_type"].astype(str)).mean() > 0.9
+
+
+def test_the_code_of_a_wrapped_system_counts():
+    plain = Method("a", "a", "rival", Annotator, {"encoder": "diphw"})
+    assert replace(plain, wraps="diphw").hash != plain.hash
+    names = {
+        one.name: one.wraps for one in find_task("annotation").systems(find_task("annotation").protocol("simulated"))
+    }
+    assert names["diphw-linear"] == names["diphw-nearest"] == "diphw"
