@@ -61,7 +61,7 @@ class Annotator(BaseEstimator):
     def fit(self, train: AnnData) -> Self:
         """Learn the representation from counts, and the classifier from it and the types."""
         check_choice(self.head, HEADS, name="head")
-        own = {"label": self.label, "shuffled": self.shuffled, "random_state": self.random_state}
+        own: dict[str, Any] = {"label": self.label, "shuffled": self.shuffled, "random_state": self.random_state}
         classifiers: dict[str, LabellingControl] = {
             "frequencies": ClassFrequencies(**own),
             # 100 times the strength over the number of columns is the penalty; 1 of each column of log expression, scaled, is 0.01.
