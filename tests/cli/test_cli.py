@@ -110,7 +110,7 @@ def test_help_of_fit_lists_the_system_s_own_parameters_and_preset(run: Run, ridg
         (("report", "nope"), "expressor: there is no folder"),
         (
             ("bench", "nope"),
-            "expressor: no benchmark task is called 'nope'; expected one of 'cancer_type', 'histology'",
+            "expressor: no benchmark task is called 'nope'; expected one of '",
         ),
         (("datasets", "her2ts"), "expressor: no data set is called 'her2ts'; nearest: 'her2st'"),
     ],
