@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 # Before NumPy and torch start: bits depend on the number of threads, and several test processes share the cores.
-os.environ["OMP_NUM_THREADS"] = "1"
+# numba's too: its first parallel function (of pynndescent, umap) would set the number for torch as well.
+os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import HealthCheck, settings
