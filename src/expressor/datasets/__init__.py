@@ -38,6 +38,7 @@ _NAMES = {
     "simulate_ahba_folder": "ahba",
     "simulate_auxiliaries": "simulate",
     "simulate_bulk": "profiles",
+    "simulate_brain": "places",
     "simulate_cells": "cells",
     "simulate_modules": "cells",
     "simulate_tissue": "simulate",

@@ -11,6 +11,7 @@ import anndata as ad
 
 from expressor.core.errors import check_choice, check_range
 from expressor.datasets.cells import simulate_cells
+from expressor.datasets.places import simulate_brain
 from expressor.datasets.profiles import simulate_bulk
 from expressor.datasets.tissue import simulate_tissue
 
@@ -26,11 +27,13 @@ def example(kind: str, *, seed: int = 0, n: int | None = None) -> ad.AnnData:
         ``"histology"``: two sections of simulated tissue with pictures, 40 genes and precomputed features in
         ``obsm["X_simulated"]`` (see :func:`expressor.datasets.simulate_tissue`). ``"bulk"``: tumour profiles of 40 genes in
         log2(TPM+1), one a patient, with three types and survival (see :func:`expressor.datasets.simulate_bulk`). ``"cells"``: raw
-        counts of 50 genes, CSR, with four cell types and two batches (see :func:`expressor.datasets.simulate_cells`).
+        counts of 50 genes, CSR, with four cell types and two batches (see :func:`expressor.datasets.simulate_cells`). ``"brain"``:
+        samples of tissue of two donors at places of MNI152, 12 genes (see :func:`expressor.datasets.simulate_brain`).
     seed
         Seed of the draws.
     n
-        Observations, at least 4: spots a section (42 by default), patients (60 by default), or cells (80 by default).
+        Observations, at least 4: spots a section (42 by default), patients (60 by default), cells (80 by default), or samples (90 by
+        default).
 
     Returns
     -------
@@ -63,6 +66,10 @@ def _cells(seed: int, n: int) -> ad.AnnData:
     return simulate_cells(n_cells=n, n_genes=50, n_types=4, n_batches=2, seed=seed)
 
 
+def _brain(seed: int, n: int) -> ad.AnnData:
+    return simulate_brain(n_samples=n, n_genes=12, n_donors=2, seed=seed)
+
+
 @cache
 def _folder(seed: int, n: int) -> Path:
     return _root() / f"{n}-{seed}"
@@ -76,5 +83,5 @@ def _root() -> Path:
 
 
 _KINDS: dict[str, tuple[Callable[[int, int], ad.AnnData], int]] = {
-    "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42),
+    "brain": (_brain, 90), "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42),
 }  # fmt: skip

@@ -25,10 +25,11 @@ from expressor.core import registry
 from expressor.core.equations import covering_tests, equations
 from expressor.core.errors import DataError, ExpressorError, FormatError, GeneError
 from expressor.core.serial import to_plain
+from expressor.data import keys
 from expressor.datasets.examples import example
 from expressor.estimator.base import Estimator, load
 from expressor.estimator.errors import NotFittedError
-from expressor.estimator.roles import Encodes, Imputes, Predicts, Survives
+from expressor.estimator.roles import Encodes, Imputes, Maps, Predicts, Survives
 
 Check = Callable[[type[Estimator]], None]
 
@@ -76,7 +77,16 @@ def outputs(model: Any, data: Any) -> dict[str, pd.DataFrame]:
         found["impute"] = model.impute(data)
     if isinstance(model, Survives):
         found["risk"] = model.risk(data)
+    if isinstance(model, Maps):
+        found["at"] = model.at(_places(data))
     return {role: pd.DataFrame(value) for role, value in found.items()}
+
+
+def _places(data: Any) -> np.ndarray:
+    """Where the samples are; data may be given in any form that fits."""
+    from expressor.data import fields
+
+    return np.asarray(fields.read(data).obsm[keys.MNI])
 
 
 def _same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame], what: str) -> None:

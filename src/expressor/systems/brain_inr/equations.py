@@ -108,9 +108,7 @@ def squared_loss(y: Float[Tensor, "obs output"], f: Float[Tensor, "obs output"])
     "brain_inr", "I1", meaning="Fourier features of a place", latex=r"\phi(x) = (\sin 2 \pi B x, \cos 2 \pi B x)",
     fidelity="inferred", source="ours, for the default field; Tancik et al. 2020",
 )  # fmt: skip
-def fourier_features(
-    x: Float[Tensor, "point axis"], B: Float[Tensor, "axis factor"]
-) -> Float[Tensor, "point dim"]:
+def fourier_features(x: Float[Tensor, "point axis"], B: Float[Tensor, "axis factor"]) -> Float[Tensor, "point dim"]:
     """Return sines, then cosines, of the projections of each place."""
     angle = 2 * np.pi * (x @ B)
     return torch.cat([angle.sin(), angle.cos()], dim=1)
@@ -144,9 +142,7 @@ def matern32(
     latex=r"f(x) = \frac{\sum_i y_i / d_i}{\sum_i 1 / d_i}",
     fidelity="inferred", source="abagen's dense map, for the rivals idw and knn",
 )  # fmt: skip
-def inverse_distance_weights(
-    d: Float[np.ndarray, "point node"], power: float = 1.0
-) -> Float[np.ndarray, "point node"]:
+def inverse_distance_weights(d: Float[np.ndarray, "point node"], power: float = 1.0) -> Float[np.ndarray, "point node"]:
     """Return weights that sum to one; where a distance is 0 its sample has all of it. Power 0 is the plain mean."""
     if power == 0:
         return np.full(d.shape, 1.0 / d.shape[1])

@@ -55,7 +55,9 @@ class GeneInputs:
             made = np.zeros((len(genes), 0))
         else:
             if len(genes) < 3:
-                raise DataError(f"too few genes for gene={gene!r}", expected="at least 3", got=len(genes), fix='Use gene="table".')
+                raise DataError(
+                    f"too few genes for gene={gene!r}", expected="at least 3", got=len(genes), fix='Use gene="table".'
+                )
             spectral = spectral_order(values.T, 1 if gene == "scalar" else min(dim, len(genes) - 1))
             made = encode_scalar(spectral[:, 0], OCTAVES) if gene == "scalar" else 2 * spectral - 1
         return cls(gene, made.astype(np.float32), np.zeros(made.shape[1]), np.ones(made.shape[1]))
@@ -81,5 +83,7 @@ class GeneInputs:
                             fix='Fit with gene="varm:NAME", vectors of the genes.')  # fmt: skip
         raw = np.asarray(vectors, dtype=np.float64)
         if raw.ndim != 2 or raw.shape[1] != len(self.shift) or not np.isfinite(raw).all():
-            raise DataError("the gene vectors do not fit", expected=f"finite numbers (gene, {len(self.shift)})", got=str(raw.shape))
+            raise DataError(
+                "the gene vectors do not fit", expected=f"finite numbers (gene, {len(self.shift)})", got=str(raw.shape)
+            )
         return ((raw - self.shift) / self.scale).astype(np.float32)

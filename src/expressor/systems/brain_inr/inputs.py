@@ -67,7 +67,7 @@ def read_places(adata: AnnData, space: str | None = None) -> np.ndarray:
     if found == SPACE:
         return check_brain(adata)
     if keys.XYZ not in adata.obsm:
-        raise DataError(f"obsm has no {keys.MNI!r} in space {SPACE} and no {keys.XYZ!r}", got=", ".join(map(repr, adata.obsm)) or "nothing",
+        raise DataError(f"obsm has no {keys.MNI!r} in space {SPACE} and no {keys.XYZ!r}", got=str(sorted(adata.obsm)),
                         fix=f"Put x, y, z of each sample into obsm[{keys.MNI!r}], in mm of MNI152; of anything else into "
                         f"obsm[{keys.XYZ!r}], with the name of its space in uns[{keys.SPACE!r}].")  # fmt: skip
     return check_points(adata.obsm[keys.XYZ])
@@ -91,7 +91,9 @@ def read_samples(adata: AnnData, genes: Sequence[str], *, donors: bool, space: s
     names = np.full(adata.n_obs, "all", dtype=object)
     if donors and keys.DONOR in adata.obs:
         if adata.obs[keys.DONOR].isna().any():
-            raise DataError(f"{int(adata.obs[keys.DONOR].isna().sum())} samples have no donor", fix="Name or drop them.")
+            raise DataError(
+                f"{int(adata.obs[keys.DONOR].isna().sum())} samples have no donor", fix="Name or drop them."
+            )
         names = adata.obs[keys.DONOR].astype(str).to_numpy(dtype=object)
     return Samples(places, values, names, read_given(adata))
 
@@ -107,7 +109,9 @@ def read_given(adata: AnnData) -> pd.DataFrame:
         given[GREY], given[WHITE] = tissue.T
     if keys.SLAB in adata.obs:
         if adata.obs[keys.SLAB].isna().any():
-            raise DataError(f"{int(adata.obs[keys.SLAB].isna().sum())} samples have no slab", fix="Name them, or drop the column.")
+            raise DataError(
+                f"{int(adata.obs[keys.SLAB].isna().sum())} samples have no slab", fix="Name them, or drop the column."
+            )
         given[keys.SLAB] = adata.obs[keys.SLAB].astype(str).to_numpy()
     return given
 
@@ -121,9 +125,9 @@ class Query:
     places
         float64 (point, 3) as given.
     folded
-        float64 (point, 3) with the sides of a symmetric brain laid upon each other.
+        float64 (point, 3) with the sides of a symmetric space laid upon each other.
     scaled
-        float32 (point, 3): ``folded`` in units of a field's size.
+        float32 (point, 3): what a network sees, in units of a field's size; folded where the symmetry is ``"fold"``.
     conditions
         float32 (point, condition).
     """
@@ -186,7 +190,7 @@ class Frame:
         """
         chosen = _choose(samples.given, conditions, space)
         slabs = tuple(sorted(set(samples.given[keys.SLAB]))) if "slab" in chosen else ()
-        folded = fold(samples.places, symmetry)
+        folded = fold(samples.places) if symmetry == "fold" else images(samples.places, symmetry)
         if paper:
             low, high = float(folded.min()), float(folded.max())
             shift, length = np.full(3, (low + high) / 2), max((high - low) / 2, 1e-12)
@@ -195,16 +199,17 @@ class Frame:
         else:
             shift = (folded.max(axis=0) + folded.min(axis=0)) / 2
             length = max(float(np.ptp(folded, axis=0).max()) / 2, 1e-12)
-        empty = np.zeros((len(folded), 0), dtype=np.float32)
+        empty = np.zeros((len(samples.places), 0), dtype=np.float32)
         frame = cls(space, symmetry, chosen, paper, slabs, shift, length, samples.places, empty)
         own = frame._conditions(samples.places, samples.given)
         return cls(space, symmetry, chosen, paper, slabs, shift, length, samples.places, own)
 
     def query(self, places: np.ndarray, given: pd.DataFrame | None = None) -> Query:
         """Return the inputs at some places; what is not given of them is derived (see :meth:`_conditions`)."""
-        folded = fold(places, self.symmetry)
+        own = fold(places) if self.symmetry == "fold" else places
         low, high = float(self.shift[0] - self.length), float(self.shift[0] + self.length)
-        scaled = scale_together(folded, low, high) if self.coded else (folded - self.shift) / self.length
+        scaled = scale_together(own, low, high) if self.coded else (own - self.shift) / self.length
+        folded = fold(places) if self.symmetry != "none" else places
         return Query(places, folded, scaled.astype(np.float32), self._conditions(places, given))
 
     def check(self, points: Any) -> np.ndarray:
@@ -213,7 +218,7 @@ class Frame:
 
     def nearest(self, places: np.ndarray) -> np.ndarray:
         """Return the distance from each place to the nearest sample of the fit, or to its mirror image, (point,)."""
-        return cKDTree(_images(self.known, self.symmetry)).query(places)[0]
+        return cKDTree(images(self.known, self.symmetry)).query(places)[0]
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return plain values and arrays; :meth:`from_state` is the way back."""
@@ -254,21 +259,19 @@ class Frame:
         return (slabs[:, None] == np.array(self.slabs)).astype(np.float64)
 
     def _derived(self, places: np.ndarray) -> np.ndarray:
-        images = _images(self.known, self.symmetry)
-        own = np.concatenate([self.known_conditions] * (len(images) // len(self.known)))
-        d, near = cKDTree(images).query(places, k=min(_NEIGHBOURS, len(images)))
+        known = images(self.known, self.symmetry)
+        own = np.concatenate([self.known_conditions] * (len(known) // len(self.known)))
+        d, near = cKDTree(known).query(places, k=min(_NEIGHBOURS, len(known)))
         d, near = d.reshape(len(places), -1), near.reshape(len(places), -1)
         return np.einsum("pn,pnc->pc", inverse_distance_weights(d), own[near])
 
 
-def fold(places: np.ndarray, symmetry: str) -> np.ndarray:
-    """Return places with |x| for x where the sides are folded."""
-    if symmetry != "fold":
-        return places
+def fold(places: np.ndarray) -> np.ndarray:
+    """Return places with |x| for x: the sides laid upon each other."""
     return np.concatenate([np.abs(places[:, :1]), places[:, 1:]], axis=1)
 
 
-def _images(places: np.ndarray, symmetry: str) -> np.ndarray:
+def images(places: np.ndarray, symmetry: str) -> np.ndarray:
     """Return places, followed by their mirror images where the space is symmetric."""
     return places if symmetry == "none" else np.concatenate([places, places * [-1.0, 1.0, 1.0]])
 
@@ -280,5 +283,8 @@ def _choose(given: pd.DataFrame, conditions: Any, space: str) -> tuple[str, ...]
     for name in conditions:
         if not there[name]:
             where = f"obs[{keys.SLAB!r}]" if name == "slab" else f"obsm[{keys.TISSUE!r}]"
-            raise DataError(f"the field is to know the {name}, and the data have no {where}", fix="Add it, or leave it out of conditions.")
+            raise DataError(
+                f"the field is to know the {name}, and the data have no {where}",
+                fix="Add it, or leave it out of conditions.",
+            )
     return tuple(name for name in CONDITIONS if name in conditions)

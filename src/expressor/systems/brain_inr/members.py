@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from torch import Tensor, nn
+from torch import Tensor
 
 from expressor.core.errors import DataError
 from expressor.nn.fields import FourierField, Siren
@@ -19,6 +19,7 @@ _APART_MM = 1e4  # between samples whose conditions differ, so that none of them
 _CHUNK = 8192  # places answered at once
 
 
+@runtime_checkable
 class Member(Protocol):
     """What every field can do."""
 
@@ -188,9 +189,7 @@ def _tensors(query: Query) -> tuple[Tensor, Tensor]:
 
 def _refuse(vectors: Any, what: str) -> None:
     if vectors is not None:
-        raise DataError(f"{what} cannot be asked for genes that were never measured", fix='Use field="fourier" with gene="varm:NAME".')
-
-
-def module_of(member: Any) -> nn.Module:
-    """Return the network of a member that has one."""
-    return member.module
+        raise DataError(
+            f"{what} cannot be asked for genes that were never measured",
+            fix='Use field="fourier" with gene="varm:NAME".',
+        )

@@ -40,7 +40,14 @@ class Material:
     @classmethod
     def of(cls, query: Query, z: np.ndarray) -> "Material":
         """Turn places and scores into tensors."""
-        return cls(torch.from_numpy(query.scaled), torch.from_numpy(query.conditions), torch.from_numpy(z.astype(np.float32)))
+        return cls(
+            torch.from_numpy(query.scaled), torch.from_numpy(query.conditions), torch.from_numpy(z.astype(np.float32))
+        )
+
+    @classmethod
+    def join(cls, one: "Material", other: "Material") -> "Material":
+        """Return both, one after the other."""
+        return cls(*(torch.cat([getattr(one, name), getattr(other, name)]) for name in ("x", "conditions", "z")))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -49,7 +56,9 @@ class Material:
 class _Batches(Sequence[dict[str, Tensor]]):
     """Batches of one epoch, drawn at random; a pure function of seed, phase, epoch and rank."""
 
-    def __init__(self, draw: Callable[[np.random.Generator], dict[str, Tensor]], steps: int, key: tuple[Any, ...]) -> None:
+    def __init__(
+        self, draw: Callable[[np.random.Generator], dict[str, Tensor]], steps: int, key: tuple[Any, ...]
+    ) -> None:
         self.draw, self.steps, self.key = draw, steps, key
 
     def __len__(self) -> int:
@@ -91,7 +100,11 @@ def train(
     gene_inputs
         Of a :class:`Siren`: (gene, dim).
     """
-    draw = _draw_samples(material, plan.batch_size) if gene_inputs is None else _draw_pairs(material, gene_inputs, plan.batch_size)
+    draw = (
+        _draw_samples(material, plan.batch_size)
+        if gene_inputs is None
+        else _draw_pairs(material, gene_inputs, plan.batch_size)
+    )
     made: list[torch.optim.Optimizer] = []
 
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -152,7 +165,9 @@ def _draw_pairs(material: Material, inputs: Tensor, size: int) -> Callable[[np.r
     n, genes = material.z.shape
 
     def draw(rng: np.random.Generator) -> dict[str, Tensor]:
-        pairs = torch.from_numpy(rng.choice(n * genes, size=size, replace=False) if n * genes > size else np.arange(n * genes))
+        pairs = torch.from_numpy(
+            rng.choice(n * genes, size=size, replace=False) if n * genes > size else np.arange(n * genes)
+        )
         row, gene = pairs // genes, pairs % genes
         x = torch.cat([material.x[row], material.conditions[row], inputs[gene]], dim=1)
         return {"x": x, "z": material.z[row, gene][:, None]}

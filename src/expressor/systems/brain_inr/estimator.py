@@ -1,0 +1,435 @@
+"""The estimator: parameters, fit, and maps of what was fitted."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+import pandas as pd
+
+from expressor.core.errors import DataError, GeneError, check_choice, check_range, nearest_names
+from expressor.data import keys
+from expressor.data.brainspace import Grid, brain_grid, write_maps
+from expressor.data.parcels import Parcellation
+from expressor.estimator.base import Estimator, State
+from expressor.estimator.roles import Maps
+from expressor.genes.vocab import GeneVocab
+from expressor.systems.brain_inr import storage
+from expressor.systems.brain_inr.calibration import ONE_SD
+from expressor.systems.brain_inr.fitting import FieldFit, FittedField, history_of
+from expressor.systems.brain_inr.genes import SUPPLIED
+from expressor.systems.brain_inr.inputs import CONDITIONS, Samples, read_given, read_places, read_samples, space_of
+from expressor.systems.brain_inr.judging import judge_map
+from expressor.systems.brain_inr.training import SCHEDULES
+from expressor.train.plan import TrainPlan
+
+FIELDS = ("fourier", "siren", "knn", "idw", "gp", "ensemble")
+_POINTS = 65536  # places answered at once
+_GENES = 256  # genes of a volume that are in memory at once
+
+
+def _default_plan() -> TrainPlan:
+    return TrainPlan(lr=3e-3, weight_decay=0.01, batch_size=512, epochs=60, patience=None)
+
+
+@final
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class BrainINR(Estimator, Maps):
+    """Map expression to any place from sparse samples.
+
+    Parameters
+    ----------
+    field
+        ``"fourier"``: networks of Fourier features that give all genes at once. ``"siren"``: the paper's network of sines, asked
+        for one gene at a time. ``"knn"``, ``"idw"``: the nearest samples, plainly or by inverse distance (as abagen's dense map).
+        ``"gp"``: a Gaussian process with a Matern-3/2 kernel. ``"ensemble"``: the mean of ``"gp"`` and ``"fourier"``.
+    gene
+        What a network knows of a gene: ``"table"``, a vector that it learns (``"fourier"`` only); ``"scalar"``, the paper's place
+        in the spectral order, encoded; ``"spectral"``, ``gene_dim`` spectral coordinates; ``"varm:NAME"``, vectors that the data
+        bring, so that genes that were never measured can be asked for.
+    gene_dim
+        Spectral coordinates, >= 1.
+    conditions
+        What a field knows of a place beside its coordinates: some of ``"tissue"`` (probability of grey and white matter; one code in
+        the paper's network) and ``"slab"`` (cortex, cerebellum, brainstem); ``"auto"``: those that the data have.
+    symmetry
+        ``"fold"``: |x| instead of x, so that both sides are one; ``"mirror"``: every sample again on the other side; ``"none"``.
+    donor
+        ``"pooled"``: one field of all donors, each on a scale of its own. ``"separate"``: a field a donor, averaged, as in the paper.
+        ``"ignore"``: donors are not told apart.
+    held_out
+        What is held out to stop on and to learn the width of intervals: ``"blocks"`` of 20 mm, ``"donors"`` or ``"samples"``.
+    folds
+        Parts that are held out in turn, each by a network of its own, >= 2; 0 holds out nothing and gives no intervals.
+    frequencies, bandwidth
+        Fourier features, >= 1, and the standard deviation of their frequencies in cycles per 75 mm (half the length of another
+        space), > 0. The default was chosen on inner folds of one training set of samples of the AHBA.
+    width, depth
+        Of a network, >= 1.
+    omega
+        Frequency of the sines, > 0.
+    dropout
+        In [0, 1); of ``"fourier"``.
+    neighbours
+        Samples of ``"knn"`` and ``"idw"``, >= 1.
+    inducing
+        Inducing points of ``"gp"`` beyond 4,000 samples, >= 1.
+    steps
+        Steps an epoch, >= 1.
+    schedule
+        ``"one_cycle"``, or ``"steps"``: the step size times .9 every 1,000 steps, as in the paper.
+    plan
+        Training of the networks.
+    random_state
+        Seed, >= 0.
+
+    Attributes
+    ----------
+    space_, unit_
+        Space of the places, and scale of the expression.
+    donors_
+        Donors of the fit.
+    history_
+        One row an epoch of each network, or one a field: ``held_out_mse`` in standard scores.
+    """
+
+    field: Literal["fourier", "siren", "knn", "idw", "gp", "ensemble"] = "fourier"
+    gene: str = "table"
+    gene_dim: int = 8
+    conditions: Literal["auto"] | tuple[str, ...] = "auto"
+    symmetry: Literal["fold", "mirror", "none"] = "fold"
+    donor: Literal["pooled", "separate", "ignore"] = "pooled"
+    held_out: Literal["blocks", "donors", "samples"] = "blocks"
+    folds: int = 5
+    frequencies: int = 64
+    bandwidth: float = 0.3
+    width: int = 128
+    depth: int = 2
+    omega: float = 30.0
+    dropout: float = 0.1
+    neighbours: int = 10
+    inducing: int = 1000
+    steps: int = 10
+    schedule: Literal["one_cycle", "steps"] = "one_cycle"
+    plan: TrainPlan = dataclasses.field(default_factory=_default_plan)
+    random_state: int = 0
+
+    def _check(self) -> None:
+        check_choice(self.field, FIELDS, name="field")
+        check_choice(self.symmetry, ("fold", "mirror", "none"), name="symmetry")
+        check_choice(self.donor, ("pooled", "separate", "ignore"), name="donor")
+        check_choice(self.held_out, ("blocks", "donors", "samples"), name="held_out")
+        check_choice(self.schedule, SCHEDULES, name="schedule")
+        if not self.gene.startswith(SUPPLIED):
+            check_choice(self.gene, ("table", "scalar", "spectral"), name="gene")
+        if self.field == "siren" and self.gene == "table":
+            raise DataError(
+                "a network of sines is told the gene by numbers", fix='Use gene="scalar", "spectral" or "varm:NAME".'
+            )
+        if self.conditions != "auto":
+            for one in self.conditions:
+                check_choice(one, CONDITIONS, name="conditions")
+        for name, low in (("gene_dim", 1), ("folds", 0), ("frequencies", 1), ("width", 1), ("depth", 1), ("neighbours", 1),
+                          ("inducing", 1), ("steps", 1), ("random_state", 0)):  # fmt: skip
+            check_range(getattr(self, name), name=name, low=low, integer=True)
+        if self.folds == 1:
+            raise DataError("one fold holds nothing out", expected="folds of 0, or at least 2", got=1)
+        if self.donor != "pooled" and self.held_out == "donors" and self.folds:
+            raise DataError(f"donors cannot be held out with donor={self.donor!r}", fix='Use held_out="blocks".')
+        check_range(self.bandwidth, name="bandwidth", low=0, open_low=True)
+        check_range(self.omega, name="omega", low=0, open_low=True)
+        check_range(self.dropout, name="dropout", low=0, high=1, open_high=True)
+        self.plan.check()
+
+    def _fit(self, adata: Any, *, val: Any, resume: Path | None) -> None:
+        genes = sorted(map(str, adata.var_names))
+        self.space_, self.unit_ = space_of(adata), str(adata.uns.get(keys.UNIT, "as given"))
+        samples = read_samples(adata, genes, donors=self.donor != "ignore")
+        judge = np.zeros(len(samples.places), dtype=bool)
+        if val is not None:
+            more = read_samples(val, genes, donors=self.donor != "ignore", space=self.space_)
+            samples = _joined(samples, more)
+            judge = np.arange(len(samples.places)) >= len(judge)
+        self.donors_ = tuple(sorted(set(samples.donors)))
+        groups: list[tuple[str, np.ndarray]] = [("", np.ones(len(judge), dtype=bool))]
+        if self.donor == "separate":
+            groups = [(f"{one}/", samples.donors == one) for one in self.donors_]
+        fields, records = [], []
+        for phase, rows in groups:
+            fit = FieldFit(self, adata, samples.take(np.flatnonzero(rows)), self.space_, genes, phase, resume)
+            fields.append(fit.run(judge[rows] if val is not None else None))
+            records += fit.history
+        self._fields, self.history_, self.genes_in_ = tuple(fields), history_of(records), GeneVocab(genes)
+
+    # Using -----------------------------------------------------------------------------------------------------------
+
+    def at(
+        self, coords: Any, genes: Sequence[str] | None = None, *, given: pd.DataFrame | None = None,
+        donor: str | None = None, vectors: Any = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Return expression at places.
+
+        Parameters
+        ----------
+        coords
+            (point, 3) in the space of the fit; mm of MNI152 for a brain.
+        genes
+            Genes of the fit, in the order wanted; all, in the order of ``genes_in_``, by default.
+        given
+            What is known of each place: columns ``grey``, ``white``, ``slab``. What is absent is derived: tissue from the template of
+            MNI152, the rest from the nearest samples.
+        donor
+            Expression on the scale of one donor of the fit; on the mean of their scales by default.
+        vectors
+            (gene, dim): vectors of genes that were not in the fit, asked for instead of ``genes``; they are given in standard
+            scores, because the scale of a gene that was never measured is not known.
+
+        Returns
+        -------
+        float32 (point, gene), on the scale of the fit.
+
+        Raises
+        ------
+        DataError
+            Coordinates that are not finite or cannot be of the space, or vectors that do not fit.
+        GeneError
+            A gene was not in the fit.
+        """
+        self._check_fitted()
+        places = self._fields[0].frame.check(coords)
+        self._check_given(given, len(places))
+        if vectors is not None:
+            if genes is not None:
+                raise DataError("genes and vectors were given", fix="Give one of them.")
+            asked = [one.genes.of_others(vectors) for one in self._fields]
+            return self._averaged(lambda i, q: self._fields[i].predict(q, None, asked[i]), places, given)
+        columns = self._columns(genes)
+        found = np.empty((len(places), len(columns)), dtype=np.float32)
+        for rows, part in _chunks(places, given):
+            found[rows] = self._values(*part, columns, donor)
+        return found
+
+    def at_interval(
+        self, coords: Any, genes: Sequence[str] | None = None, *, coverage: float = 0.9, given: pd.DataFrame | None = None,
+        donor: str | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Return lower and upper bounds of a new measurement at places, float32 (point, gene) each.
+
+        Parameters
+        ----------
+        coords, genes, given, donor
+            As for :meth:`at`.
+        coverage
+            In (0, 1); the next kept level above is used (hundredths from .5 up to .99, then .995).
+        """
+        check_range(coverage, name="coverage", low=0, high=1, open_low=True, open_high=True)
+        value = self.at(coords, genes, given=given, donor=donor)
+        half = self._radius(self._fields[0].frame.check(coords), genes, coverage, given, donor)
+        return (value - half).astype(np.float32), (value + half).astype(np.float32)
+
+    def uncertainty(
+        self, coords: Any, genes: Sequence[str] | None = None, *, given: pd.DataFrame | None = None
+    ) -> np.ndarray:
+        """Return half the width of the interval that holds 68 % of new measurements, float32 (point, gene)."""
+        self._check_fitted()
+        return self._radius(self._fields[0].frame.check(coords), genes, ONE_SD, given, None).astype(np.float32)
+
+    def distance(self, coords: Any) -> np.ndarray:
+        """Return the distance from each place to the nearest sample, or its mirror image, float32 (point,)."""
+        self._check_fitted()
+        places = self._fields[0].frame.check(coords)
+        return np.min([one.frame.nearest(places) for one in self._fields], axis=0).astype(np.float32)
+
+    def to_nifti(
+        self, path: str | Path, genes: Sequence[str] | None = None, *, grid: Grid | None = None, resolution: int = 2,
+        what: Literal["value", "uncertainty", "distance"] = "value",
+    ) -> Path:  # fmt: skip
+        """Write maps into one NIfTI, a volume a gene in the order asked for; a few hundred genes are in memory at a time.
+
+        Parameters
+        ----------
+        path
+            A new file, ``.nii`` or ``.nii.gz``.
+        genes
+            All genes of the fit by default.
+        grid
+            Voxels that are wanted (see :func:`expressor.data.brainspace.grid_of`); the template's brain by default.
+        resolution
+            Side of its voxels in mm.
+        what
+            Expression, its uncertainty, or the distance to the nearest sample (one volume).
+        """
+        self._check_fitted()
+        check_choice(what, ("value", "uncertainty", "distance"), name="what")
+        self._check_brain("NIfTI")
+        grid = grid or brain_grid(resolution=resolution)
+        points = grid.points()
+        names = [str(one) for one in (self.genes_in_ if genes is None else genes)]
+        self._columns(names)
+        if what == "distance":
+            return write_maps(path, grid, [self.distance(points)], n_maps=1)
+        ask = self.at if what == "value" else self.uncertainty
+
+        def maps() -> Iterator[np.ndarray]:
+            for start in range(0, len(names), _GENES):
+                yield from ask(points, names[start : start + _GENES]).T
+
+        return write_maps(path, grid, maps(), n_maps=len(names))
+
+    def parcels(self, atlas: Parcellation, genes: Sequence[str] | None = None) -> Any:
+        """Return the mean over the voxels of each parcel, as an AnnData (region, gene) with the parcels' table in ``obs``."""
+        import anndata
+
+        self._check_fitted()
+        self._check_brain("parcels")
+        places, parcel = atlas.voxels()
+        columns = self._columns(genes)
+        ids = atlas.table.index.to_numpy()
+        row = np.searchsorted(np.sort(ids), parcel)
+        total, count = np.zeros((len(ids), len(columns))), np.bincount(row, minlength=len(ids))
+        for rows, part in _chunks(places, None):
+            np.add.at(total, row[rows], self._values(*part, columns, None))
+        order = np.searchsorted(np.sort(ids), ids)
+        with np.errstate(invalid="ignore"):
+            mean = (total / count[:, None])[order].astype(np.float32)
+        obs = atlas.table.copy()
+        obs["voxels"] = count[order]
+        obs.index = obs.index.astype(str)
+        made = anndata.AnnData(mean, obs=obs, var=pd.DataFrame(index=[self.genes_in_.names[i] for i in columns]))
+        made.obsm[keys.MNI] = atlas.centroids().to_numpy()
+        made.uns = {keys.SPACE: self.space_, keys.UNIT: self.unit_}
+        return made
+
+    def surface(self, mesh: Any, genes: Sequence[str] | None = None) -> np.ndarray:
+        """Return expression at a mesh's vertices, float32 (point, gene).
+
+        Parameters
+        ----------
+        mesh
+            Coordinates (vertex, 3) in mm of MNI152, a pair of coordinates and faces, or the path of a GIFTI surface.
+        genes
+            As for :meth:`at`.
+        """
+        self._check_fitted()
+        if isinstance(mesh, str | Path):
+            from expressor.core.optional import need
+
+            loaded = need("nibabel", extra="brain", purpose="read surfaces").load(mesh)
+            mesh = loaded.agg_data("pointset")
+        return self.at(mesh[0] if isinstance(mesh, tuple) else mesh, genes)
+
+    # The machinery ---------------------------------------------------------------------------------------------------
+
+    def _columns(self, genes: Sequence[str] | None) -> np.ndarray:
+        self._check_fitted()
+        if genes is None:
+            return np.arange(len(self.genes_in_))
+        known = {name: i for i, name in enumerate(self.genes_in_)}
+        for one in genes:
+            if one not in known:
+                raise GeneError(f"gene {one!r} was not in the fit", nearest=nearest_names(str(one), known))
+        return np.array([known[one] for one in genes], dtype=np.int64)
+
+    def _check_given(self, given: pd.DataFrame | None, n: int) -> None:
+        if given is not None and len(given) != n:
+            raise DataError("what is given of the places does not fit them", expected=f"{n} rows", got=len(given))
+
+    def _check_brain(self, what: str) -> None:
+        if self.space_ != "MNI152":
+            raise DataError(f"{what} are of a brain in MNI152", got=f"samples in {self.space_!r}", fix="Use at().")
+
+    def _averaged(self, ask: Any, places: np.ndarray, given: pd.DataFrame | None) -> np.ndarray:
+        parts = []
+        for _, (some, known) in _chunks(places, given):
+            parts.append(np.mean([ask(i, one.frame.query(some, known)) for i, one in enumerate(self._fields)], axis=0))
+        return np.concatenate(parts).astype(np.float32)
+
+    def _of_donor(self, donor: str | None) -> list[FittedField]:
+        if donor is None or self.donor != "separate":
+            return list(self._fields)
+        return [one for one in self._fields if donor in one.scales.donors] or list(self._fields[:1])
+
+    def _values(
+        self, places: np.ndarray, given: pd.DataFrame | None, columns: np.ndarray, donor: str | None
+    ) -> np.ndarray:
+        chosen = self._of_donor(donor)
+        total = np.zeros((len(places), len(columns)), dtype=np.float32)
+        for one in chosen:
+            mean, spread = one.scales.of_donor(donor)
+            z = one.predict(one.frame.query(places, given), columns)
+            total += z * spread[columns].astype(np.float32) + mean[columns].astype(np.float32)
+        return total / np.float32(len(chosen))
+
+    def _radius(self, places: np.ndarray, genes: Sequence[str] | None, coverage: float, given: pd.DataFrame | None,
+                donor: str | None) -> np.ndarray:  # fmt: skip
+        columns, found = self._columns(genes), []
+        self._check_given(given, len(places))
+        for _, (some, known) in _chunks(places, given):
+            widths = [
+                one.radius(one.frame.query(some, known), coverage)[:, columns] * one.scales.of_donor(donor)[1][columns]
+                for one in self._of_donor(donor)
+            ]
+            found.append(np.mean(widths, axis=0))
+        return np.concatenate(found)
+
+    # What the base class asks for --------------------------------------------------------------------------------------
+
+    def _evaluate(self, adata: Any) -> pd.DataFrame:
+        samples = read_samples(adata, list(self.genes_in_), donors=True, space=self.space_)
+        return judge_map(self, samples, seed=self.random_state)
+
+    def _annotations(self, adata: Any, key: str) -> Mapping[str, Mapping[str, Any]]:
+        places, given = read_places(adata, self.space_), read_given(adata)
+        table = pd.DataFrame(self.at(places, given=given), index=adata.obs_names.copy(), columns=list(self.genes_in_))
+        return {"obsm": {key: table}, "obs": {f"{key}_distance": self.distance(places)}}
+
+    def _state(self) -> State:
+        values, arrays, tensors = storage.pack(self._fields)
+        return State(
+            {"space_": self.space_, "unit_": self.unit_, "donors_": list(self.donors_), **values}, arrays, tensors
+        )
+
+    def _restore(self, state: State) -> None:
+        self.space_, self.unit_ = str(state.values["space_"]), str(state.values["unit_"])
+        self.donors_ = tuple(map(str, state.values["donors_"]))
+        self._fields = storage.unpack(self, state.values, state.arrays, state.tensors, len(self.genes_in_))
+
+    def _methods(self) -> str:
+        frame = self._fields[0].frame
+        n = sum(len(one.frame.known) for one in self._fields)
+        how = {
+            "fourier": "networks of random Fourier features of the place, which give all genes at once",
+            "siren": f"a network of {self.depth + 1} layers of sines (width {self.width}, frequency {self.omega:g}) for place and gene",
+            "knn": f"the mean of the {self.neighbours} nearest samples",
+            "idw": f"the mean of the {self.neighbours} nearest samples, weighed by inverse distance",
+            "gp": "a Gaussian process with a Matern-3/2 kernel, whose lengths and noise maximised the marginal likelihood",
+            "ensemble": "the mean of a Gaussian process and of networks of Fourier features",
+        }[self.field]
+        known = f" The field also knew the {' and the '.join(frame.conditions)} of a place." if frame.conditions else ""
+        sides = {"fold": " Both sides of the brain were laid upon each other.", "mirror": " Samples were mirrored."}
+        held = f" Intervals were calibrated on held-out {self.held_out} ({self.folds} folds)." if self.folds else ""
+        donors = {
+            "pooled": "put on one scale by standard scores",
+            "separate": "given a field each, which were averaged",
+        }
+        return (
+            f"Expression ({self.unit_}) of {len(self.genes_in_)} genes in {n} samples of {len(self.donors_)} donors was "
+            f"interpolated in {self.space_} by {how}. Donors were {donors.get(self.donor, 'not told apart')}.{known}"
+            f"{sides.get(self.symmetry, '')}{held}"
+        )
+
+
+def _joined(one: Samples, other: Samples) -> Samples:
+    return Samples(
+        np.concatenate([one.places, other.places]), np.concatenate([one.values, other.values]),
+        np.concatenate([one.donors, other.donors]), pd.concat([one.given, other.given], join="inner"),
+    )  # fmt: skip
+
+
+def _chunks(
+    places: np.ndarray, given: pd.DataFrame | None
+) -> Iterator[tuple[slice, tuple[np.ndarray, pd.DataFrame | None]]]:
+    for start in range(0, len(places), _POINTS):
+        rows = slice(start, start + _POINTS)
+        yield rows, (places[rows], None if given is None else given.iloc[rows])

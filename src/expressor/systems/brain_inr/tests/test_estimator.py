@@ -1,0 +1,213 @@
+"""Fields on simulated maps whose truth is known: recovery, intervals, genes that were never measured, files, refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import expressor as ex
+from expressor.core.errors import DataError, GeneError
+from expressor.data.brainspace import Grid
+from expressor.data.parcels import Parcellation
+from expressor.systems.brain_inr.fitting import hold_out_groups
+from expressor.systems.brain_inr.inputs import Frame, read_samples
+from expressor.train.plan import TrainPlan
+
+PLAN = TrainPlan(lr=1e-2, epochs=20, batch_size=256, patience=None)
+SMALL: dict[str, Any] = {"conditions": (), "folds": 3, "frequencies": 32, "width": 64, "plan": PLAN, "held_out": "samples"}
+
+
+def simulate(seed: int = 0, n: int = 400, **changes: Any) -> Any:
+    return ex.datasets.simulate_brain(n_samples=n, n_genes=10, noise=0.3, seed=seed, **changes)
+
+
+@pytest.fixture(scope="module")
+def fourier() -> Any:
+    return ex.BrainINR(**SMALL).fit(simulate(n_donors=1))
+
+
+def r2(truth: np.ndarray, found: np.ndarray) -> float:
+    return float(1 - ((truth - found) ** 2).sum() / ((truth - truth.mean(axis=0)) ** 2).sum())
+
+
+@pytest.mark.parametrize(("field", "least"), [("idw", 0.6), ("gp", 0.85), ("fourier", 0.8), ("ensemble", 0.85)])
+def test_a_smooth_map_is_recovered_without_its_noise(field: str, least: float) -> None:
+    data, new = simulate(n_donors=1), simulate(n=300, n_donors=1)
+    half = np.arange(400) % 2 == 0
+    model = ex.BrainINR(**SMALL | {"field": field}).fit(data[half].copy())
+    del new
+    assert r2(data.layers["truth"][~half], model.at(data.obsm["mni"][~half])) > least
+
+
+def test_both_sides_are_one_only_if_asked_for(fourier: Any) -> None:
+    places = simulate().obsm["mni"][:20]
+    mirrored = places * [-1.0, 1.0, 1.0]
+    np.testing.assert_array_equal(fourier.at(places), fourier.at(mirrored))
+    other = ex.BrainINR(**SMALL | {"symmetry": "none", "field": "gp"}).fit(simulate(n_donors=1))
+    assert np.abs(other.at(places) - other.at(mirrored)).max() > 0.05
+
+
+def test_intervals_cover_new_samples_as_often_as_they_say() -> None:
+    data = simulate(n=900, n_donors=1)
+    new = np.arange(900) % 3 == 0
+    for field in ("fourier", "gp", "idw"):
+        model = ex.BrainINR(**SMALL | {"field": field}).fit(data[~new].copy())
+        low, high = model.at_interval(data.obsm["mni"][new], coverage=0.9)
+        covered = (data.X[new] >= low) & (data.X[new] <= high)
+        assert 0.86 < covered.mean() < 0.95
+        assert (model.uncertainty(data.obsm["mni"][new]) < (high - low) / 2).all()
+
+
+def test_a_donor_has_a_scale_of_its_own() -> None:
+    data = simulate(n=600)
+    model = ex.BrainINR(**SMALL | {"field": "gp"}).fit(data)
+    rows = (data.obs["donor"] == "donor2").to_numpy()
+    places = data.obsm["mni"][rows]
+    assert r2(data.layers["truth"][rows], model.at(places, donor="donor2")) > r2(data.layers["truth"][rows], model.at(places)) + 0.05
+    with pytest.raises(DataError, match="donor 'donor9' was not in the fit"):
+        model.at(places, donor="donor9")
+
+
+def test_a_gene_that_was_never_measured_is_asked_for_by_its_vector() -> None:
+    data = ex.datasets.simulate_brain(n_samples=400, n_genes=30, n_donors=1, noise=0.1)
+    data.X = (data.X - data.X.mean(axis=0)) / data.X.std(axis=0)
+    data.varm["weights"] = data.varm["weights"] / data.layers["truth"].std(axis=0)[:, None]
+    seen = data[:, :25].copy()
+    model = ex.BrainINR(**SMALL | {"gene": "varm:weights"}).fit(seen)
+    found = model.at(data.obsm["mni"], vectors=data.varm["weights"][25:])
+    assert found.shape == (400, 5)
+    r = [np.corrcoef(found[:, i], data.layers["truth"][:, 25 + i])[0, 1] for i in range(5)]
+    assert min(r) > 0.5 and np.mean(r) > 0.8
+    with pytest.raises(DataError, match=r"do not fit; expected finite numbers \(gene, 6\)"):
+        model.at(data.obsm["mni"], vectors=np.ones((2, 3)))
+
+
+def test_without_vectors_no_such_gene_can_be_asked_for(fourier: Any) -> None:
+    with pytest.raises(DataError, match="cannot be asked for genes that were never measured"):
+        fourier.at(np.zeros((1, 3)), vectors=np.ones((1, 4)))
+
+
+def test_the_preset_of_the_paper_is_the_papers_network() -> None:
+    from expressor.systems.brain_inr.fitting import FieldFit
+
+    model = ex.BrainINR.preset("paper")
+    data = simulate(n=40, n_donors=1)
+    data.obsm["tissue"] = np.tile([0.8, 0.1], (40, 1))
+    genes = sorted(data.var_names)
+    fit = FieldFit(model, data, read_samples(data, genes, donors=True), "MNI152", genes, "", None)
+    from expressor.systems.brain_inr.fitting import build
+
+    net = build(model, fit.frame, fit.genes, 10)
+    assert net.sines[0].linear.in_features == 27 and len(net.sines) == 13 and net.last.in_features == 512
+
+
+def test_a_siren_a_donor_is_averaged_and_saved(tmp_path: Path) -> None:
+    plan = TrainPlan(lr=1e-3, epochs=3, batch_size=512, patience=None)
+    model = ex.BrainINR(field="siren", gene="scalar", donor="separate", conditions=(), width=16, depth=1, folds=0, steps=2, plan=plan,
+                        symmetry="mirror").fit(simulate(n=60))  # fmt: skip
+    places = simulate(n=10).obsm["mni"]
+    one = [model.at(places, donor=donor) for donor in model.donors_]
+    np.testing.assert_allclose(model.at(places), np.mean(one, axis=0), atol=1e-5)
+    again = ex.load(model.save(tmp_path / "model"))
+    np.testing.assert_array_equal(again.at(places), model.at(places))
+    with pytest.raises(DataError, match="the fit held nothing out"):
+        model.at_interval(places)
+
+
+def test_held_out_blocks_lie_apart_on_both_sides() -> None:
+    data = simulate(n=200)
+    samples = read_samples(data, sorted(data.var_names), donors=True)
+    frame = Frame.of(samples, space="MNI152", symmetry="fold", conditions=(), paper=False)
+    blocks = hold_out_groups(samples, frame, "blocks")
+    cells = np.floor(np.abs(data.obsm["mni"]) * [1, 0, 0] / 20) + np.floor(data.obsm["mni"] / 20) * [0, 1, 1]
+    for one in np.unique(blocks):
+        assert len(np.unique(cells[blocks == one], axis=0)) == 1
+    assert set(hold_out_groups(samples, frame, "donors")) == {"donor1", "donor2", "donor3"}
+
+
+def test_genes_are_given_in_the_order_asked_for(fourier: Any) -> None:
+    places = simulate().obsm["mni"][:7]
+    both = fourier.at(places, ["GENE004", "GENE002"])
+    np.testing.assert_allclose(both, fourier.at(places)[:, [3, 1]], atol=1e-5)
+    with pytest.raises(GeneError, match="gene 'GENE04' was not in the fit; nearest: 'GENE004'"):
+        fourier.at(places, ["GENE04"])
+
+
+def test_a_volume_and_parcels_hold_what_the_field_says(fourier: Any, tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    mask = np.zeros((3, 3, 3), dtype=bool)
+    mask[0, 1, 2] = mask[2, 0, 1] = mask[1, 1, 1] = True
+    affine = np.diag([10.0, 10, 10, 1])
+    grid = Grid(mask, affine)
+    path = fourier.to_nifti(tmp_path / "maps.nii.gz", ["GENE003", "GENE001"], grid=grid)
+    volume = np.asarray(nibabel.load(path).dataobj)
+    np.testing.assert_allclose(volume[mask], fourier.at(grid.points(), ["GENE003", "GENE001"]), atol=1e-5)
+    assert np.isnan(volume[~mask]).all()
+    far = np.asarray(nibabel.load(fourier.to_nifti(tmp_path / "far.nii", grid=grid, what="distance")).dataobj)
+    np.testing.assert_allclose(far[mask], fourier.distance(grid.points()), atol=1e-5)
+    numbers = np.where(mask, 7, 0)
+    numbers[1, 1, 1] = 2
+    table = pd.DataFrame({"label": ["b", "a", "none"], "hemisphere": "B", "structure": "cortex"}, index=[7, 2, 9])
+    found = fourier.parcels(Parcellation(numbers, affine, table.rename_axis("id")))
+    both = np.argwhere(numbers == 7) * 10.0
+    np.testing.assert_allclose(found.X[0], fourier.at(both).mean(axis=0), atol=1e-5)
+    assert found.obs["voxels"].tolist() == [2, 1, 0] and np.isnan(found.X[2]).all()
+    np.testing.assert_array_equal(fourier.surface((both, np.zeros((0, 3)))), fourier.at(both))
+
+
+def test_a_slab_is_known_or_derived_from_the_nearest_samples() -> None:
+    data = simulate()
+    model = ex.BrainINR(**SMALL | {"conditions": ("slab",), "field": "idw"}).fit(data)
+    own = model.at(data.obsm["mni"], given=data.obs[["slab"]])
+    other = model.at(data.obsm["mni"], given=data.obs[["slab"]].replace({"CB": "CX", "CX": "CB"}).astype(str))
+    assert np.abs(own - model.at(data.obsm["mni"])).mean() < np.abs(own - other).mean()
+    with pytest.raises(DataError, match="slab 'XX' was not in the fit"):
+        model.at(data.obsm["mni"][:1], given=pd.DataFrame({"slab": ["XX"]}))
+    with pytest.raises(DataError, match="does not fit them; expected 2 rows, got 1"):
+        model.at(data.obsm["mni"][:2], given=pd.DataFrame({"slab": ["CX"]}))
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (np.array([[300.0, 0, 0]]), "lie outside the brain"),
+        (np.array([[90.0, 126, 72], [100.0, 130, 80], [80.0, 120, 70]]), "look like voxel numbers"),
+        (np.array([[0.0, np.nan, 0]]), "NaN or infinite"),
+        (np.zeros((2, 2)), "hold no places"),
+    ],
+)
+def test_places_that_cannot_be_are_refused(fourier: Any, places: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fourier.at(places)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"field": "siren"}, "told the gene by numbers"),
+        ({"folds": 1}, "one fold holds nothing out"),
+        ({"field": "fourrier"}, "nearest: 'fourier'"),
+        ({"donor": "separate", "held_out": "donors"}, "donors cannot be held out"),
+        ({"conditions": ("slabs",)}, "nearest: 'slab'"),
+        ({"gene": "varm:text"}, "varm has no gene vectors 'text'"),
+        ({"conditions": ("tissue", "slab"), "field": "idw"}, "the data have no obs"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    data = simulate(n=30)
+    del data.obs["slab"]
+    with pytest.raises(DataError, match=message):
+        ex.BrainINR(**SMALL | changes).fit(data)
+
+
+def test_samples_that_are_no_brain_are_fitted_too() -> None:
+    data = simulate(n_donors=1)
+    data.obsm["xyz"] = data.obsm["mni"] * 1000
+    del data.obsm["mni"]
+    data.uns["space"] = "embryo"
+    model = ex.BrainINR(**SMALL | {"held_out": "blocks", "symmetry": "none"}).fit(data)
+    assert model.score(data) > 0.5
+    with pytest.raises(DataError, match="NIfTI are of a brain"):
+        model.to_nifti("nowhere.nii")
