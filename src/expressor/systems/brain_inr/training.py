@@ -82,7 +82,7 @@ def train(
     resume: Path | None = None,
     identity: str = "",
     gene_inputs: Tensor | None = None,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Train in place and return a record an epoch; the module ends with the weights that were best on ``held_out``.
 
     Parameters
