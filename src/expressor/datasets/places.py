@@ -59,11 +59,11 @@ def simulate_brain(
     offset, scale = rng.normal(size=(n_donors, n_genes)) / 2, np.exp(rng.normal(size=(n_donors, n_genes)) / 5)
     truth = maps * scale[donor] + offset[donor]
     values = truth + noise * scale[donor] * rng.normal(size=truth.shape)
-    low = (places[:, 1] < -50) & (places[:, 2] < 0)
+    behind = (places[:, 1] < -50) & (places[:, 2] < 0)
     obs = pd.DataFrame(
         {keys.DONOR: pd.Categorical([f"donor{i + 1}" for i in donor]),
          keys.HEMISPHERE: pd.Categorical(np.where(places[:, 0] < 0, "L", "R")),
-         keys.SLAB: pd.Categorical(np.where(low, "CB", "CX"), categories=["CB", "CX"])},
+         keys.SLAB: pd.Categorical(np.where(behind, "CB", "CX"), categories=["CB", "CX"])},
         index=[f"sample{i + 1:04d}" for i in range(n_samples)],
     )  # fmt: skip
     adata = ad.AnnData(

@@ -106,7 +106,7 @@ def test_inverse_distance_weights() -> None:
     found = equations.inverse_distance_weights(np.array([[1.0, 2.0, 4.0], [0.0, 1.0, 1.0]]))
     np.testing.assert_allclose(found[0], np.array([4, 2, 1]) / 7)
     np.testing.assert_allclose(found[1], [1, 0, 0], atol=1e-8)
-    np.testing.assert_allclose(equations.inverse_distance_weights(np.ones((1, 4)), 0), 0.25)
+    np.testing.assert_allclose(equations.inverse_distance_weights(np.ones((1, 4)), 0.0), 0.25)
 
 
 @pytest.mark.covers("I5")
