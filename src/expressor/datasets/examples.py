@@ -32,8 +32,8 @@ def example(kind: str, *, seed: int = 0, n: int | None = None) -> ad.AnnData:
     seed
         Seed of the draws.
     n
-        Observations, at least 4: spots a section (42 by default), patients (60 by default), cells (80 by default), or samples (90 by
-        default).
+        Observations, at least 4: spots a section (42 by default), patients (60 by default), cells (80 by default), or
+        samples (90 by default).
 
     Returns
     -------
