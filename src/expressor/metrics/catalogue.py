@@ -1,11 +1,12 @@
 """All metrics of the package by name: of spots and sections, restoration, labels, clusters, integration and survival."""
 
 from expressor.core.errors import DataError, nearest_names
-from expressor.metrics import classification, clustering, integration, restoration, survival
+from expressor.metrics import classification, clustering, integration, maps, restoration, survival
 from expressor.metrics.records import METRICS, Metric
 
 ALL: dict[str, Metric] = (
-    METRICS | restoration.RECORDS | classification.RECORDS | clustering.RECORDS | integration.RECORDS | survival.RECORDS
+    METRICS | maps.RECORDS | restoration.RECORDS | classification.RECORDS | clustering.RECORDS | integration.RECORDS
+    | survival.RECORDS
 )
 
 
