@@ -5,7 +5,12 @@ from expressor.metrics import classification, clustering, integration, maps, res
 from expressor.metrics.records import METRICS, Metric
 
 ALL: dict[str, Metric] = (
-    METRICS | maps.RECORDS | restoration.RECORDS | classification.RECORDS | clustering.RECORDS | integration.RECORDS
+    METRICS
+    | maps.RECORDS
+    | restoration.RECORDS
+    | classification.RECORDS
+    | clustering.RECORDS
+    | integration.RECORDS
     | survival.RECORDS
 )
 

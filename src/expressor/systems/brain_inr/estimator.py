@@ -51,12 +51,13 @@ class BrainINR(Estimator, Maps):
     gene_dim
         Spectral coordinates, >= 1.
     conditions
-        What a field knows of a place beside its coordinates: some of ``"tissue"`` (probability of grey and white matter; one code in
-        the paper's network) and ``"slab"`` (cortex, cerebellum, brainstem); ``"auto"``: those that the data have.
+        What a field knows of a place beside its coordinates: some of ``"tissue"`` (probability of grey and white matter; one code
+        in the paper's network) and ``"slab"`` (cortex, cerebellum, brainstem); ``"auto"``: those that the data have.
     symmetry
         ``"fold"``: |x| instead of x, so that both sides are one; ``"mirror"``: every sample again on the other side; ``"none"``.
     donor
-        ``"pooled"``: one field of all donors, each on a scale of its own. ``"separate"``: a field a donor, averaged, as in the paper.
+        ``"pooled"``: one field of all donors, each on a scale of its own. ``"separate"``: a field a donor, averaged, as in the
+        paper.
         ``"ignore"``: donors are not told apart.
     held_out
         What is held out to stop on and to learn the width of intervals: ``"blocks"`` of 20 mm, ``"donors"`` or ``"samples"``.
@@ -177,8 +178,8 @@ class BrainINR(Estimator, Maps):
         genes
             Genes of the fit, in the order wanted; all, in the order of ``genes_in_``, by default.
         given
-            What is known of each place: columns ``grey``, ``white``, ``slab``. What is absent is derived: tissue from the template of
-            MNI152, the rest from the nearest samples.
+            What is known of each place: columns ``grey``, ``white``, ``slab``. What is absent is derived: tissue from the template
+            of MNI152, the rest from the nearest samples.
         donor
             Expression on the scale of one donor of the fit; on the mean of their scales by default.
         vectors
@@ -400,7 +401,8 @@ class BrainINR(Estimator, Maps):
         n = sum(len(one.frame.known) for one in self._fields)
         how = {
             "fourier": "networks of random Fourier features of the place, which give all genes at once",
-            "siren": f"a network of {self.depth + 1} layers of sines (width {self.width}, frequency {self.omega:g}) for place and gene",
+            "siren": f"a network of {self.depth + 1} layers of sines (width {self.width}, frequency {self.omega:g}) for place "
+            "and gene",
             "knn": f"the mean of the {self.neighbours} nearest samples",
             "idw": f"the mean of the {self.neighbours} nearest samples, weighed by inverse distance",
             "gp": "a Gaussian process with a Matern-3/2 kernel, whose lengths and noise maximised the marginal likelihood",

@@ -191,8 +191,8 @@ class FieldFit:
         guess = np.concatenate(guesses) if guesses else np.empty((0, self.z.shape[1]))
         error = float(((guess - self.z[np.concatenate([held for _, held in parts])]) ** 2).mean()) if parts else np.nan
         self.history.append({"stage": f"{self.phase}{kind}", "epoch": 1, "held_out_mse": error})
-        own = np.concatenate(owns) if kind == "gp" and owns else None  # type: ignore[arg-type]
-        return [final], guess, own
+        known = [one for one in owns if one is not None]
+        return [final], guess, np.concatenate(known) if known else None
 
     def _networks(
         self, parts: list[tuple[np.ndarray, np.ndarray]], kept: np.ndarray

@@ -235,7 +235,7 @@ class Frame:
 
     def _conditions(self, places: np.ndarray, given: pd.DataFrame | None) -> np.ndarray:
         """Return (point, condition): what is given; else the template's tissue, in MNI152; else a mean over the nearest samples."""
-        parts = []
+        parts: list[np.ndarray] = []
         for name in self.conditions:
             width = (1 if self.coded else 2) if name == "tissue" else len(self.slabs)
             start = sum(part.shape[1] for part in parts)

@@ -17,7 +17,9 @@ _KINDS = {FourierMember: "network", SirenMember: "network", Neighbours: "neighbo
 
 def pack(fields: tuple[FittedField, ...]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return plain values, arrays and tensors of all fields."""
-    kept, arrays, tensors = [], {}, {}
+    kept: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for i, one in enumerate(fields):
         frame, frame_arrays = one.frame.state()
         kept.append({

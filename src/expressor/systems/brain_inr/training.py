@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,8 @@ def train(
         inputs = (batch["x"], batch["conditions"]) if gene_inputs is None else (batch["x"],)
         return {"loss": squared_loss(batch["z"], network(*inputs))}
 
-    def validate(network: nn.Module) -> dict[str, float]:
-        assert held_out is not None
-        return {"held_out_mse": _error(network, held_out, gene_inputs)}
+    def validate(network: nn.Module, judges: Material) -> dict[str, float]:
+        return {"held_out_mse": _error(network, judges, gene_inputs)}
 
     training = loop.Training(
         module=module,
@@ -131,7 +131,7 @@ def train(
         loss=loss,
         optimizer=optimizer,
         before_epoch=set_rate,
-        validate=validate if held_out is not None else None,
+        validate=partial(validate, judges=held_out) if held_out is not None else None,
         monitor="held_out_mse" if held_out is not None else None,
         direction="min",
     )

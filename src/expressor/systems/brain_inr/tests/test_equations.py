@@ -41,7 +41,8 @@ def test_the_spectral_order_finds_the_order_of_a_line() -> None:
     place = rng.permutation(np.linspace(0, 1, 60))
     X = np.exp(-((place[:, None] - np.linspace(0, 1, 200)) ** 2) / 0.01)
     order = equations.spectral_order(X)[:, 0]
-    assert order.min() == 0 and order.max() == 1
+    assert order.min() == 0
+    assert order.max() == 1
     assert abs(np.corrcoef(np.argsort(np.argsort(order)), np.argsort(np.argsort(place)))[0, 1]) > 0.999
 
 
@@ -126,4 +127,5 @@ def test_conformal_quantile_covers_a_new_error_as_often_as_it_says() -> None:
 def test_blocks() -> None:
     x = np.array([[1.0, 1.0, 1.0], [19.0, 2.0, 3.0], [21.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
     found = equations.block_of(x, 20.0)
-    assert found[0] == found[1] and len(set(found.tolist())) == 3
+    assert found[0] == found[1]
+    assert len(set(found.tolist())) == 3

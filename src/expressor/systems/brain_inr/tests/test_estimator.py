@@ -16,7 +16,14 @@ from expressor.systems.brain_inr.inputs import Frame, read_samples
 from expressor.train.plan import TrainPlan
 
 PLAN = TrainPlan(lr=1e-2, epochs=20, batch_size=256, patience=None)
-SMALL: dict[str, Any] = {"conditions": (), "folds": 3, "frequencies": 32, "width": 64, "plan": PLAN, "held_out": "samples"}
+SMALL: dict[str, Any] = {
+    "conditions": (),
+    "folds": 3,
+    "frequencies": 32,
+    "width": 64,
+    "plan": PLAN,
+    "held_out": "samples",
+}
 
 
 def simulate(seed: int = 0, n: int = 400, **changes: Any) -> Any:
@@ -64,7 +71,10 @@ def test_a_donor_has_a_scale_of_its_own() -> None:
     model = ex.BrainINR(**SMALL | {"field": "gp"}).fit(data)
     rows = (data.obs["donor"] == "donor2").to_numpy()
     places = data.obsm["mni"][rows]
-    assert r2(data.layers["truth"][rows], model.at(places, donor="donor2")) > r2(data.layers["truth"][rows], model.at(places)) + 0.05
+    assert (
+        r2(data.layers["truth"][rows], model.at(places, donor="donor2"))
+        > r2(data.layers["truth"][rows], model.at(places)) + 0.05
+    )
     with pytest.raises(DataError, match="donor 'donor9' was not in the fit"):
         model.at(places, donor="donor9")
 
@@ -78,7 +88,8 @@ def test_a_gene_that_was_never_measured_is_asked_for_by_its_vector() -> None:
     found = model.at(data.obsm["mni"], vectors=data.varm["weights"][25:])
     assert found.shape == (400, 5)
     r = [np.corrcoef(found[:, i], data.layers["truth"][:, 25 + i])[0, 1] for i in range(5)]
-    assert min(r) > 0.5 and np.mean(r) > 0.8
+    assert min(r) > 0.5
+    assert np.mean(r) > 0.8
     with pytest.raises(DataError, match=r"do not fit; expected finite numbers \(gene, 6\)"):
         model.at(data.obsm["mni"], vectors=np.ones((2, 3)))
 
@@ -99,13 +110,15 @@ def test_the_preset_of_the_paper_is_the_papers_network() -> None:
     from expressor.systems.brain_inr.fitting import build
 
     net = build(model, fit.frame, fit.genes, 10)
-    assert net.sines[0].linear.in_features == 27 and len(net.sines) == 13 and net.last.in_features == 512
+    assert net.sines[0].linear.in_features == 27
+    assert len(net.sines) == 13
+    assert net.last.in_features == 512
 
 
 def test_a_siren_a_donor_is_averaged_and_saved(tmp_path: Path) -> None:
     plan = TrainPlan(lr=1e-3, epochs=3, batch_size=512, patience=None)
-    model = ex.BrainINR(field="siren", gene="scalar", donor="separate", conditions=(), width=16, depth=1, folds=0, steps=2, plan=plan,
-                        symmetry="mirror").fit(simulate(n=60))  # fmt: skip
+    model = ex.BrainINR(field="siren", gene="scalar", donor="separate", conditions=(), width=16, depth=1, folds=0, steps=2,
+                        plan=plan, symmetry="mirror").fit(simulate(n=60))  # fmt: skip
     places = simulate(n=10).obsm["mni"]
     one = [model.at(places, donor=donor) for donor in model.donors_]
     np.testing.assert_allclose(model.at(places), np.mean(one, axis=0), atol=1e-5)
@@ -152,7 +165,8 @@ def test_a_volume_and_parcels_hold_what_the_field_says(fourier: Any, tmp_path: P
     found = fourier.parcels(Parcellation(numbers, affine, table.rename_axis("id")))
     both = np.argwhere(numbers == 7) * 10.0
     np.testing.assert_allclose(found.X[0], fourier.at(both).mean(axis=0), atol=1e-5)
-    assert found.obs["voxels"].tolist() == [2, 1, 0] and np.isnan(found.X[2]).all()
+    assert found.obs["voxels"].tolist() == [2, 1, 0]
+    assert np.isnan(found.X[2]).all()
     np.testing.assert_array_equal(fourier.surface((both, np.zeros((0, 3)))), fourier.at(both))
 
 
