@@ -61,8 +61,8 @@ def test_a_method_sees_no_type(task):
     assert not seen.obsm
     assert not seen.var.columns.size
     backwards = Annotator().fit(fold.train).predict(seen).iloc[::-1]
-    with pytest.raises(DataError, match="predictions do not fit what was asked"):
-        task.score(protocol, fold, "counts", {"predicted": backwards})
+    with pytest.raises(DataError, match="predictions do not fit what was asked .predicted.; expected all 60 test"):
+        task.check(fold, {"predicted": backwards})
 
 
 def test_only_what_can_learn_learns(results):

@@ -181,7 +181,7 @@ def test_predictions_in_another_unit_or_without_a_gene_are_refused(small, folds,
         small.score(protocol, fold, "log1p_cp10k", {"predicted": good})
     short = good.iloc[:, 1:]
     short.attrs["unit"] = "log1p_counts"
-    with pytest.raises(DataError, match="predictions do not fit what was asked; .* 1 genes missing"):
+    with pytest.raises(DataError, match="predictions do not fit what was asked; .* 1 of them missing"):
         small.score(protocol, fold, "log1p_counts", {"predicted": short})
 
 

@@ -110,6 +110,7 @@ def judge(task: Task, protocol: Protocol, fold: Fold, method: Method, key: Key) 
         fitted_at = time.perf_counter()
         tables = task.predict(model, seen)
         finished_at = time.perf_counter()
+        task.check(fold, tables)
         tables = task.score(protocol, fold, key.variant, tables)
     except ExpressorError as error:
         return None, Cell(key, status="refused", message=f"{type(error).__name__}: {error}")

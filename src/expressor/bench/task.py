@@ -248,6 +248,16 @@ class Task(ABC):
     def predict(self, model: Any, seen: Any) -> dict[str, pd.DataFrame]:
         """Ask the fitted model by its role; ``"predicted"``, and ``"lower"``, ``"upper"`` where it gives intervals."""
 
+    def check(self, fold: Fold, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Refuse predictions that are not of all test observations in their order; DataError."""
+        for name, table in tables.items():
+            if not table.index.equals(fold.test.obs_names):
+                raise DataError(
+                    f"predictions do not fit what was asked ({name})",
+                    expected=f"all {fold.test.n_obs} test observations in order",
+                    got=f"{len(table)} rows with other names or in another order",
+                )
+
     @abstractmethod
     def score(
         self, protocol: Protocol, fold: Fold, variant: str, tables: Mapping[str, pd.DataFrame]

@@ -5,7 +5,7 @@ are shuffled and cut into batches. All of it follows from (seed, epoch), so a ba
 a run can go on in the middle of an epoch, and two processes take halves of the batches that one process would take whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -17,6 +17,7 @@ from expressor.core.errors import DataError, check_range
 from expressor.core.log import logger
 from expressor.core.rng import child_seed, stream
 from expressor.data.blocks import Blocks
+from expressor.data.tokens import draw_seeds
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Stream:
 
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Sequence[CellBatch]:
         """Return the batches of an epoch as a sequence whose items are read when they are asked for."""
-        return _Epoch(self, epoch, rank, world)
+        return _Batches(self.steps(world), lambda step: self.batch(epoch, step, rank=rank, world=world))
 
     def order(self, epoch: int) -> np.ndarray:
         """Return int64 (cell,), the rows of an epoch in the order of their turn, without reading a cell."""
@@ -251,23 +252,22 @@ class Stream:
         return self._held[1]
 
 
-class _Epoch(Sequence[CellBatch]):
-    def __init__(self, source: Stream, epoch: int, rank: int, world: int) -> None:
-        self._source, self._epoch, self._rank, self._world = source, epoch, rank, world
+class _Batches(Sequence[CellBatch]):
+    """Batches that are read when they are asked for."""
+
+    def __init__(self, number: int, read: Callable[[int], CellBatch]) -> None:
+        self._number, self._read = number, read
 
     def __len__(self) -> int:
-        return self._source.steps(self._world)
+        return self._number
 
     @overload
     def __getitem__(self, item: int) -> CellBatch: ...
     @overload
     def __getitem__(self, item: slice) -> Sequence[CellBatch]: ...
     def __getitem__(self, item: int | slice) -> CellBatch | Sequence[CellBatch]:
-        if isinstance(item, slice):
-            return [self[one] for one in range(len(self))[item]]
-        if not -len(self) <= item < len(self):
-            raise IndexError(item)
-        return self._source.batch(self._epoch, item % len(self), rank=self._rank, world=self._world)
+        places = range(self._number)[item]
+        return self._read(places) if isinstance(places, int) else [self._read(one) for one in places]
 
 
 def _check_rows(rows: np.ndarray, n: int) -> np.ndarray:
@@ -322,24 +322,10 @@ def in_order(
     check_range(batch_size, name="batch_size", low=1, integer=True)
     wanted = np.arange(len(blocks)) if rows is None else np.asarray(rows, dtype=np.int64)
     mine = np.array_split(wanted, world)[rank]
-    return _InOrder(blocks, [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)])
+    parts = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
+    def read(at: int) -> CellBatch:
+        matrix, size = blocks.load(parts[at])
+        return CellBatch(matrix, parts[at], size, draw_seeds(matrix, None))
 
-class _InOrder(Sequence[CellBatch]):
-    def __init__(self, blocks: Blocks, parts: list[np.ndarray]) -> None:
-        self._blocks, self._parts = blocks, parts
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    @overload
-    def __getitem__(self, item: int) -> CellBatch: ...
-    @overload
-    def __getitem__(self, item: slice) -> Sequence[CellBatch]: ...
-    def __getitem__(self, item: int | slice) -> CellBatch | Sequence[CellBatch]:
-        if isinstance(item, slice):
-            return [self[one] for one in range(len(self))[item]]
-        from expressor.data.tokens import draw_seeds
-
-        matrix, size = self._blocks.load(self._parts[item])
-        return CellBatch(matrix, self._parts[item], size, draw_seeds(matrix, None))
+    return _Batches(len(parts), read)

@@ -10,6 +10,7 @@ from anndata import AnnData
 from expressor import datasets
 from expressor.bench.cohorts import METRICS, Statistic, hide, mean_statistic, summarise_patients
 from expressor.bench.controls.annotating import Annotator
+from expressor.bench.labels import balanced_draws, f1_draws, predict_labels, score_labels
 from expressor.bench.store import Cell
 from expressor.bench.task import Fold, Method, Protocol, Task
 from expressor.core import registry
@@ -20,7 +21,7 @@ from expressor.data.keys import BATCH, CELL_TYPE
 from expressor.data.outcomes import read_labels
 from expressor.data.splits import check_leak, leave_one_group_out
 from expressor.datasets.dataset import take
-from expressor.metrics.classification import balanced_accuracy, calibration_error, log_losses, macro_f1
+from expressor.metrics.classification import balanced_accuracy, calibration_error, macro_f1
 
 LABEL = CELL_TYPE
 REFERENCE = "logistic"
@@ -179,33 +180,14 @@ class Annotation(Task):
 
     def predict(self, model: Any, seen: AnnData) -> dict[str, pd.DataFrame]:
         """Return types, and probabilities where the model gives them."""
-        tables = {"predicted": model.predict(seen)[[LABEL]].astype(str)}
-        if hasattr(model, "predict_proba"):
-            tables["probability"] = pd.DataFrame(model.predict_proba(seen)).astype(np.float64)
-        return tables
+        return predict_labels(model, seen, LABEL)
 
     def score(
         self, protocol: Protocol, fold: Fold, variant: str, tables: Mapping[str, pd.DataFrame]
     ) -> dict[str, pd.DataFrame]:
         """Return for each cell what it is, what was predicted, and its log loss."""
-        for table in tables.values():
-            if not table.index.equals(fold.test.obs_names):
-                raise DataError(
-                    "predictions do not fit what was asked", expected="all test cells in order", got=len(table)
-                )
         truth = fold.test.obs[LABEL].astype(str).to_numpy()
-        cells = pd.DataFrame(
-            {"cell": fold.test.obs_names.astype(str), "truth": truth,
-             "predicted": tables["predicted"][LABEL].to_numpy().astype(str)},
-            index=fold.test.obs_names,
-        )  # fmt: skip
-        found = {"samples": cells}
-        if "probability" in tables:
-            p = tables["probability"]
-            p = p.reindex(columns=sorted({*map(str, p.columns), *truth}), fill_value=0.0)
-            cells["loss"] = log_losses(truth, p.to_numpy(), list(p.columns))
-            found["probability"] = p
-        return found
+        return score_labels(truth, tables, label=LABEL, cell=fold.test.obs_names.astype(str))
 
     def summarise(self, protocol: Protocol, cells: Iterable[Cell], methods: tuple[Method, ...]) -> pd.DataFrame:
         """Return scores over all held-out cells, accuracy in each held-out group, and differences from logistic regression."""
@@ -227,10 +209,7 @@ def _statistics(cells: Sequence[Cell], by_group: bool) -> list[Statistic]:
         return f1_draws(truth, given, weights)
 
     def balanced(weights: np.ndarray) -> np.ndarray:
-        members = [truth == one for one in np.unique(truth)]
-        with np.errstate(invalid="ignore"):
-            shares = [weights[:, one] @ right[one] / weights[:, one].sum(axis=1) for one in members]
-        return np.asarray(np.nanmean(shares, axis=0))
+        return balanced_draws(truth, given, weights)
 
     found = [mean_statistic("all", "accuracy", right, name)]
     if by_group:
@@ -248,16 +227,6 @@ def _statistics(cells: Sequence[Cell], by_group: bool) -> list[Statistic]:
             Statistic("all", "calibration_error", calibration_error(truth, p.to_numpy(), list(p.columns)), n=n)
         )
     return found
-
-
-def f1_draws(truth: np.ndarray, given: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return macro F1 of each resample, (draw,): as :func:`expressor.metrics.classification.macro_f1` with its weights."""
-    scores = []
-    for one in np.unique(np.concatenate([truth, given])):
-        is_one, said = (truth == one).astype(np.float64), (given == one).astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            scores.append(2 * (weights @ (is_one * said)) / (weights @ (is_one + said)))
-    return np.asarray(np.nanmean(scores, axis=0))
 
 
 TASK = Annotation()

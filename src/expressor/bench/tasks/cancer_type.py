@@ -9,13 +9,14 @@ from anndata import AnnData
 
 from expressor.bench.cohorts import METRICS, CohortTask, Statistic, hide, mean_statistic, summarise_patients
 from expressor.bench.controls.labelling import BoostedLabels, ClassFrequencies, Multinomial, NearestLabels
+from expressor.bench.labels import balanced_draws, predict_labels, score_labels
 from expressor.bench.store import Cell
 from expressor.bench.task import Fold, Method, Protocol
 from expressor.core.errors import DataError
 from expressor.core.rng import stream
 from expressor.data.keys import CANCER_TYPE
 from expressor.data.outcomes import read_labels
-from expressor.metrics.classification import calibration_error, confusion, log_losses, macro_f1
+from expressor.metrics.classification import balanced_accuracy, calibration_error, macro_f1
 
 LABEL = CANCER_TYPE
 REFERENCE = "ridge"
@@ -141,33 +142,16 @@ class CancerType(CohortTask):
 
     def predict(self, model: Any, seen: AnnData) -> dict[str, pd.DataFrame]:
         """Return labels, and probabilities where the model gives them."""
-        tables = {"predicted": model.predict(seen)[[LABEL]].astype(str)}
-        if hasattr(model, "predict_proba"):
-            tables["probability"] = pd.DataFrame(model.predict_proba(seen)).astype(np.float64)
-        return tables
+        return predict_labels(model, seen, LABEL)
 
     def score(
         self, protocol: Protocol, fold: Fold, variant: str, tables: Mapping[str, pd.DataFrame]
     ) -> dict[str, pd.DataFrame]:
         """Return for each sample what it is, what was predicted, and its log loss."""
-        for table in tables.values():
-            if not table.index.equals(fold.test.obs_names):
-                raise DataError(
-                    "predictions do not fit what was asked", expected="all test samples in order", got=len(table)
-                )
-        truth = fold.test.obs[LABEL].astype(str).to_numpy()
-        samples = pd.DataFrame(
-            {"patient": fold.test.obs["patient"].astype(str).to_numpy(), "truth": truth,
-             "predicted": tables["predicted"][LABEL].to_numpy().astype(str)},
-            index=fold.test.obs_names,
-        )  # fmt: skip
-        found = {"samples": samples}
-        if "probability" in tables:
-            p = tables["probability"]
-            p = p.reindex(columns=sorted({*map(str, p.columns), *truth}), fill_value=0.0)
-            samples["loss"] = log_losses(truth, p.to_numpy(), list(p.columns))
-            found["probability"] = p
-        return found
+        test = fold.test.obs
+        return score_labels(
+            test[LABEL].astype(str).to_numpy(), tables, label=LABEL, patient=test["patient"].astype(str)
+        )
 
     def summarise(self, protocol: Protocol, cells: Iterable[Cell], methods: tuple[Method, ...]) -> pd.DataFrame:
         """Return accuracies for each setting, and differences of balanced accuracy from multinomial ridge."""
@@ -186,20 +170,13 @@ def _statistics(cells: Sequence[Cell]) -> list[Statistic]:
         samples = pd.concat([cell.tables["samples"] for cell in own])
         patients = samples["patient"].to_numpy().astype(str)
         truth, given = samples["truth"].to_numpy().astype(str), samples["predicted"].to_numpy().astype(str)
-        right = truth == given
 
-        def judge(weights: np.ndarray, truth: np.ndarray = truth, right: np.ndarray = right) -> np.ndarray:
-            members = [truth == one for one in np.unique(truth)]
-            with np.errstate(invalid="ignore"):
-                shares = [weights[:, one] @ right[one] / weights[:, one].sum(axis=1) for one in members]
-            # A resample without a class is judged by the others.
-            return np.asarray(np.nanmean(shares, axis=0))
+        def judge(weights: np.ndarray, truth: np.ndarray = truth, given: np.ndarray = given) -> np.ndarray:
+            return balanced_draws(truth, given, weights)
 
-        table = confusion(truth, given)
-        total = table.sum(axis=1)
-        value = float((np.diag(table)[total > 0] / total[total > 0]).mean())
+        value = balanced_accuracy(truth, given)
         found.append(Statistic(setting, "balanced_accuracy", value, patients, judge, len(truth), 0))
-        found.append(mean_statistic(setting, "accuracy", right.astype(np.float64), patients))
+        found.append(mean_statistic(setting, "accuracy", (truth == given).astype(np.float64), patients))
         parts = [cell.tables["samples"] for cell in own]
         f1 = np.mean([macro_f1(one["truth"], one["predicted"]) for one in parts])
         found.append(Statistic(setting, "macro_f1", float(f1), n=len(parts)))
