@@ -192,3 +192,13 @@ def test_damaged_tables_are_refused(broken):
 def test_the_simulator_overwrites_nothing(folder):
     with pytest.raises(DataError, match="is not empty"):
         simulate_ahba_folder(folder)
+
+
+def test_division(folder):
+    """The structure below a part; pons and white matter are divisions themselves."""
+    obs = read_ahba(folder).obs
+    found = {name: sorted(set(one.astype(str))) for name, one in obs.groupby("structure", observed=True)["division"]}
+    assert found["ctx 1, left"] == found["ctx 2, left"] == ["ctx division 1"]
+    assert found["ctx 3, left"] == ["ctx division 2"]
+    assert found["pons 4, left"] == ["pons"]
+    assert found["wm 1, left"] == ["wm"]

@@ -21,6 +21,12 @@ PARTS = {
     9001: "subcortex/brainstem", 9131: "subcortex/brainstem", 9512: "subcortex/brainstem", 9218: "white matter", 9352: "other",
 }  # fmt: skip
 """Structures of the atlas's ontology that are parts of the brain."""
+_WHOLE = (
+    9131,
+    9218,
+    9352,
+    9512,
+)  # parts that are divisions themselves: pons, white matter, sulci and spaces, myelencephalon
 
 
 def read_ahba(
@@ -73,7 +79,8 @@ def read_ahba(
     -------
     AnnData
         ``X`` float32 (sample, gene). ``obs``: ``donor``, ``structure``, ``structure_id``, ``acronym``, ``hemisphere``, ``part``,
-        ``slab``, ``well_id``, ``mirrored``. ``obsm["mni"]``. ``var``: ``probe``, ``probes``, ``entrez_id``, ``score``.
+        ``division`` (the lobe, or what else the ontology has directly below a part), ``slab``,
+        ``well_id``, ``mirrored``. ``obsm["mni"]``. ``var``: ``probe``, ``probes``, ``entrez_id``, ``score``.
         ``uns["dropped"]``: a row for every gene and sample that was dropped, with the step and the reason; ``uns["methods"]``: a
         paragraph on what was done.
 
@@ -162,7 +169,9 @@ def _place(
             parts.append(_mirror(table[side], ontology, dropped))
     table = pd.concat(parts, ignore_index=True)
     table[keys.HEMISPHERE] = ontology.loc[table["structure_id"], "hemisphere"].fillna("B").to_numpy()
-    table[keys.PART] = [_part(path) for path in ontology.loc[table["structure_id"], "structure_id_path"]]
+    paths = ontology.loc[table["structure_id"], "structure_id_path"]
+    table[keys.PART] = [_part(path) for path in paths]
+    table[keys.DIVISION] = [_division(path, ontology["name"]) for path in paths]
     x, side = table["mni_x"], table[keys.HEMISPHERE]
     agrees = ((side == "L") & (x < 0)) | ((side == "R") & (x > 0)) | ((side == "B") & (midline | (x == 0)))
     for _, one in table[~agrees].iterrows():
@@ -201,6 +210,15 @@ def _part(path: str) -> str:
     return found[-1] if found else "other"
 
 
+def _division(path: str, names: pd.Series) -> str:
+    """Return the name of what lies directly below the highest part on a path; of the part itself where that is a division."""
+    ids = [int(one) for one in str(path).strip("/").split("/") if one.isdigit()]
+    first = next((i for i, one in enumerate(ids) if one in PARTS), len(ids))
+    wanted = ids[first : first + 1 + (first < len(ids) and ids[first] not in _WHOLE)]
+    known = [str(names.loc[one]) for one in wanted if one in names.index]
+    return known[-1].removesuffix(", left").removesuffix(", right") if known else "other"
+
+
 def _lost(
     before: pd.DataFrame, after: pd.DataFrame, step: str, reason: str, dropped: list[tuple[str, str, str, str]]
 ) -> None:
@@ -226,7 +244,8 @@ def _annotate(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
             keys.DONOR: pd.Categorical(table[keys.DONOR]), keys.STRUCTURE: pd.Categorical(table["structure_name"]),
             "structure_id": table["structure_id"].astype(np.int64), "acronym": pd.Categorical(table["structure_acronym"]),
             keys.HEMISPHERE: pd.Categorical(table[keys.HEMISPHERE]), keys.PART: pd.Categorical(table[keys.PART]),
-            keys.SLAB: pd.Categorical(table["slab_type"]), "well_id": table["well_id"].astype(np.int64),
+            keys.DIVISION: pd.Categorical(table[keys.DIVISION]), keys.SLAB: pd.Categorical(table["slab_type"]),
+            "well_id": table["well_id"].astype(np.int64),
             "mirrored": table["mirrored"].astype(bool),
         }
     )  # fmt: skip

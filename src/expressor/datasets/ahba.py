@@ -117,7 +117,18 @@ def _ontology() -> tuple[pd.DataFrame, pd.DataFrame]:
             for side, word in (("L", "left"), ("R", "right")):
                 number += 1
                 acronym, name = f"{part}{k + 1}", f"{part.lower()} {k + 1}, {word}"
-                rows.append((number, acronym, name, root, side, number - 20000, f"/4005/{root}/{number}/", "FFFFFF"))
+                rows.append(
+                    (
+                        number,
+                        acronym,
+                        name,
+                        root,
+                        side,
+                        number - 20000,
+                        f"/4005/{root}/{_lobe(root, k)}/{number}/",
+                        "FFFFFF",
+                    )
+                )
                 structures.append(
                     (
                         number,
@@ -134,6 +145,11 @@ def _ontology() -> tuple[pd.DataFrame, pd.DataFrame]:
     rows.append(
         (number, "RaM", "raphe nuclei of medulla", 9512, np.nan, number - 20000, f"/4005/9512/{number}/", "FFFFFF")
     )
+    for part, root, _, _ in _PATHS:
+        rows.append((root, part, part.lower(), 4005, np.nan, 0, f"/4005/{root}/", "FFFFFF"))
+        for k in (0, 2):
+            lobe, name = _lobe(root, k), f"{part.lower()} division {1 + k // 2}"
+            rows.append((lobe, f"{part}D{1 + k // 2}", name, root, np.nan, 0, f"/4005/{root}/{lobe}/", "FFFFFF"))
     columns = [
         "id",
         "acronym",
@@ -146,6 +162,11 @@ def _ontology() -> tuple[pd.DataFrame, pd.DataFrame]:
     ]
     places = pd.DataFrame(structures, columns=["id", "acronym", "name", "side", "slab", "x", "y", "z"])
     return pd.DataFrame(rows, columns=columns), places
+
+
+def _lobe(root: int, k: int) -> int:
+    """Number of the division of a part that its structures ``k`` and ``k + 1`` belong to."""
+    return 30000 + 2 * root + k // 2
 
 
 def _probes(n_genes: int, rng: np.random.Generator) -> pd.DataFrame:
