@@ -3,15 +3,24 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from expressor.bench import find_task, run, table
 from expressor.bench.controls.annotating import Annotator, log_normalised
+from expressor.bench.controls.labelling import NEIGHBOURS, STRENGTHS, TunedLabels
+from expressor.bench.labels import f1_draws
+from expressor.bench.store import Cell, Key
 from expressor.bench.task import Method
-from expressor.bench.tasks.annotation import f1_draws
+from expressor.bench.tasks.annotation import _statistics
 from expressor.core import registry
 from expressor.core.errors import DataError
 from expressor.datasets import simulate_cells
+from expressor.estimator.inner import inner_folds
 from expressor.metrics.classification import macro_f1
 
 FROZEN = {
@@ -96,6 +105,27 @@ def test_resampled_f1_is_that_of_the_weights():
     np.testing.assert_allclose(f1_draws(truth, given, weights), expected)
 
 
+def test_rare_types_do_not_rule_the_score_of_common_ones(task):
+    protocol = task.protocol("simulated")
+    data = task.load(protocol)
+    kinds = data.obs["cell_type"].astype(str).to_numpy()
+    kinds[:3] = "rare"
+    truth = np.array(kinds)
+    given = np.where(np.arange(len(truth)) % 10 == 9, np.roll(truth, 1), truth)
+    given[:2] = truth[5]
+    given[7] = "rare"
+    table = pd.DataFrame({"cell": data.obs_names, "truth": truth, "predicted": given})
+    cell = Cell(Key("m", "B1", "counts", 0, ""), tables={"samples": table})
+    found = {(one.setting, one.metric): one for one in _statistics([cell], True)}
+    where = "types of 10 cells or more"
+    common = truth != "rare"
+    assert found["all", "macro_f1"].value == pytest.approx(f1_score(truth, given, average="macro"))
+    expected = f1_score(truth[common], given[common], labels=np.unique(truth[common]), average="macro")
+    assert found[where, "macro_f1"].value == pytest.approx(expected)
+    assert found[where, "accuracy"].value == pytest.approx((truth == given)[common].mean())
+    assert found[where, "macro_f1"].n == common.sum()
+
+
 def test_log_expression_and_variable_genes():
     cells = simulate_cells(n_cells=30)
     X = cells.X.toarray().astype(np.float64)
@@ -135,3 +165,41 @@ def test_the_code_of_a_wrapped_system_counts():
         one.name: one.wraps for one in find_task("annotation").systems(find_task("annotation").protocol("simulated"))
     }
     assert names["diphw-linear"] == names["diphw-nearest"] == "diphw"
+
+
+def test_a_tuned_classifier_keeps_distances_and_finds_its_setting():
+    rng = np.random.default_rng(0)
+    kind = np.tile(["a", "b"], 60)
+    # One wide column tells the kinds apart; twenty narrow ones are noise, which a scale for each column would blow up.
+    X = np.column_stack([np.where(kind == "a", -5.0, 5.0) + rng.normal(size=120), 0.5 * rng.normal(size=(120, 20))])
+    cells = AnnData(X, obs=pd.DataFrame({"cell_type": kind}, index=[f"c{i}" for i in range(120)]))
+    for name in ("linear", "nearest"):
+        model = TunedLabels(label="cell_type", kind=name, together=True).fit(cells[:80])
+        assert np.unique(model.spread_).size == 1
+        assert (model.predict(cells[80:])["cell_type"] == kind[80:]).all()
+        losses = {}
+        fold = inner_folds(np.arange(80), np.unique(kind[:80], return_inverse=True)[1], folds=3, seed=0)
+        z = (X[:80] - model.mean_) / model.spread_
+        for one in STRENGTHS if name == "linear" else NEIGHBOURS:
+            found = []
+            for part in range(3):
+                plain = (
+                    LogisticRegression(C=one, max_iter=2000) if name == "linear" else KNeighborsClassifier(one)
+                ).fit(z[fold != part], kind[:80][fold != part])
+                p = plain.predict_proba(z[fold == part])[
+                    np.arange((fold == part).sum()), (kind[:80][fold == part] == "b").astype(int)
+                ]
+                found.append(-np.log(0.99 * p + 0.005).mean())
+            losses[one] = np.mean(found)
+        assert model.setting_ == min(losses, key=losses.get)
+
+
+def test_a_type_of_one_cell_is_no_obstacle():
+    cells = simulate_cells(n_cells=60)
+    kinds = cells.obs["cell_type"].astype(str).to_numpy()
+    kinds[0] = "alone"
+    cells.obs["cell_type"] = kinds
+    for head in ("linear", "nearest"):
+        p = Annotator(components=5, head=head).fit(cells).predict_proba(cells)
+        assert "alone" in p.columns
+        np.testing.assert_allclose(p.sum(axis=1), 1)

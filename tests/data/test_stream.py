@@ -83,3 +83,32 @@ def test_inference_keeps_the_order_over_processes() -> None:
     blocks = open_blocks(make())
     parts = [in_order(blocks, batch_size=32, rank=rank, world=3) for rank in range(3)]
     assert np.concatenate([one.rows for part in parts for one in part]).tolist() == list(range(230))
+
+
+def test_cells_without_counts_are_refused_before_a_batch_is_read(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    cells = make(40)
+    counts = cells.X.toarray()
+    counts[[7, 31]] = 0
+    counts[12, 1:] = 0  # only GENE0, which the second vocabulary lacks
+    cells = AnnData(sparse.csr_matrix(counts), obs=cells.obs, var=cells.var)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    message = (
+        r"2 of 40 cells of .* have no counts of any gene of the vocabulary; expected at least one .* got none in row 7"
+    )
+    for source in (cells, tmp_path / "cells.h5ad", [cells, cells.copy()]):
+        blocks = open_blocks(source)
+        wanted = message.replace("2 of 40", "4 of 80") if isinstance(source, list) else message
+        for start in (lambda: Stream(blocks, batch_size=8, seed=0), lambda: in_order(blocks, batch_size=8)):  # noqa: B023
+            with pytest.raises(DataError, match=wanted):
+                start()
+        filled = blocks.filled(at_once=11)
+        assert len(filled) == len(blocks) * 38 // 40
+        assert sorted(Stream(blocks, batch_size=2, seed=0, rows=filled).order(0)) == filled.tolist()
+
+    narrow = open_blocks(tmp_path / "cells.h5ad", genes=[f"GENE{i}" for i in range(1, 12)])
+    known = np.setdiff1d(np.arange(40), [7, 31])
+    with pytest.raises(DataError, match="1 of 38 cells .* got none in row 12"):
+        Stream(narrow, batch_size=8, seed=0, rows=known).batch(0, 0)
+    with pytest.raises(DataError, match=r"got none in row 12; .*Stream\(rows=blocks.filled\(\)\)|got none in row 12"):
+        list(in_order(narrow, batch_size=8, rows=known))
+    assert narrow.filled().tolist() == np.setdiff1d(known, [12]).tolist()

@@ -70,13 +70,24 @@ def balanced_draws(truth: np.ndarray, given: np.ndarray, weights: np.ndarray) ->
     return np.asarray(np.nanmean(shares, axis=0))
 
 
-def f1_draws(truth: np.ndarray, given: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def f1_draws(
+    truth: np.ndarray, given: np.ndarray, weights: np.ndarray, *, kinds: np.ndarray | None = None
+) -> np.ndarray:
     """Return macro F1 (draw,) of resamples with weights (draw, obs).
 
     As :func:`expressor.metrics.classification.macro_f1` with each draw's weights.
+
+    Parameters
+    ----------
+    truth, given
+        Labels (obs,).
+    weights
+        (draw, obs).
+    kinds
+        The labels that are averaged; all that occur in either when not given.
     """
     scores = []
-    for one in np.unique(np.concatenate([truth, given])):
+    for one in np.unique(np.concatenate([truth, given])) if kinds is None else kinds:
         is_one, said = (truth == one).astype(np.float64), (given == one).astype(np.float64)
         with np.errstate(invalid="ignore"):
             scores.append(2 * (weights @ (is_one * said)) / (weights @ (is_one + said)))

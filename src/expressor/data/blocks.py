@@ -160,6 +160,50 @@ class Blocks(ABC):
         """Which genes of the vocabulary each source measured, bool (source, gene)."""
         return np.stack([one.index >= 0 for one in self.alignments])
 
+    @property
+    @abstractmethod
+    def _entries(self) -> np.ndarray:
+        """Stored values of each cell, int64 (cell,), from row pointers; 1 where a cell would have to be read to know."""
+
+    def check_filled(self, rows: np.ndarray | None = None) -> None:
+        """Raise :class:`~expressor.core.errors.DataError` if row pointers tell of cells without counts; nothing is read.
+
+        Parameters
+        ----------
+        rows
+            Positions of the cells asked about; all by default.
+        """
+        wanted = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self._refuse_empty(wanted, self._entries[wanted] == 0)
+
+    def load_filled(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+        """Return what :meth:`load` does, and refuse cells without counts in the vocabulary."""
+        matrix, size = self.load(rows)
+        self._refuse_empty(np.asarray(rows), np.diff(matrix.indptr) == 0)
+        return matrix, size
+
+    def _refuse_empty(self, rows: np.ndarray, empty: np.ndarray) -> None:
+        if empty.any():
+            raise DataError(
+                f"{int(empty.sum()):,} of {len(rows):,} cells of {self.where} have no counts of any gene of the vocabulary",
+                expected="at least one count a cell", got=f"none in row {rows[empty][0]}",
+                fix="Leave such cells out, as with Stream(rows=blocks.filled()).",
+            )  # fmt: skip
+
+    def filled(self, *, at_once: int = 4096) -> np.ndarray:
+        """Return the positions of cells with counts in the vocabulary, int64, rising; reads every cell once.
+
+        Parameters
+        ----------
+        at_once
+            Cells in memory at a time, >= 1.
+        """
+        found = []
+        for start in range(0, len(self), at_once):
+            rows = np.arange(start, min(start + at_once, len(self)))
+            found.append(rows[np.diff(self.read(rows).indptr) > 0])
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
     def source_of(self, rows: np.ndarray) -> np.ndarray:
         """Return int64 (cell,), the source of each row: a row of :attr:`measured`."""
         return np.zeros(len(rows), dtype=np.int64)
@@ -266,6 +310,10 @@ class MemoryBlocks(OneSource):
         """Return one column of ``obs``."""
         check_column(name, self._adata.obs.columns, where=self.where)
         return self._adata.obs[name]
+
+    @property
+    def _entries(self) -> np.ndarray:
+        return np.diff(self._counts.indptr).astype(np.int64)
 
     def _load(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
         part = self._counts[rows]

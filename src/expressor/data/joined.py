@@ -104,6 +104,10 @@ class JoinedBlocks(Blocks):
             check_column(name, sorted(columns), where=self.where)
         return pd.Series(_join(found, self._lengths), name=name)
 
+    @property
+    def _entries(self) -> np.ndarray:
+        return np.concatenate([part._entries for part in self.parts])
+
     def _load(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
         bounds = np.searchsorted(rows, self._starts)
         found = [

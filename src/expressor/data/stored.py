@@ -104,6 +104,10 @@ class StoredBlocks(OneSource):
             check_column(name, self._columns, where=self.where)
             return pd.Series(_read(table[name]), name=name)
 
+    @property
+    def _entries(self) -> np.ndarray:
+        return self._counts.entries()
+
     def _load(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
         with files.reading(self.path, self._what):
             data, indices, indptr = self._counts.read(rows)
@@ -156,6 +160,10 @@ class _Rows:
         ):
             raise FormatError(f"the sparse matrix of {where} is damaged", expected=f"{shape[0]} rows of {held[0]} values",
                               got=f"row pointers for {self.shape[0]} rows of {ends[1]}")  # fmt: skip
+
+    def entries(self) -> np.ndarray:
+        """Return how many values each row holds; 1 where the matrix is dense."""
+        return np.ones(self.shape[0], dtype=np.int64) if self._dense is not None else np.diff(self._indptr)
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return values, gene positions and row pointers of rows that rise."""

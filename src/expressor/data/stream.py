@@ -69,7 +69,8 @@ class Stream:
     Raises
     ------
     DataError
-        A setting is out of its range, a row repeats or is not there, or there are fewer cells than one batch holds.
+        A setting is out of its range, a row repeats or is not there, there are fewer cells than one batch holds, or cells have no
+        counts: row pointers tell at once of those that have none at all, reading of those that have none in the vocabulary.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Stream:
         self.blocks, self.batch_size, self.seed, self.chunk, self.buffer = blocks, batch_size, seed, chunk, buffer
         self.balance = balance
         self._rows = None if rows is None else _check_rows(rows, len(blocks))
+        blocks.check_filled(self._rows)
         self._n = len(blocks) if self._rows is None else len(self._rows)
         self._classes = None if balance is None else self._sort_by_class(balance)
         self._held: tuple[tuple[int, int], CellBatch] | None = None
@@ -245,7 +247,7 @@ class Stream:
         if self._held is None or self._held[0] != (epoch, window):
             self._held = None  # make room before reading
             rows = self._rows_of(epoch, window)
-            matrix, size = self.blocks.load(rows)
+            matrix, size = self.blocks.load_filled(rows)
             draw = np.random.default_rng(child_seed(self.seed, "cells", epoch, window))
             seeds = draw.integers(0, 2**64, size=len(rows), dtype=np.uint64)
             self._held = ((epoch, window), CellBatch(matrix, rows, size, seeds))
@@ -318,14 +320,20 @@ def in_order(
     Returns
     -------
     Sequence of CellBatch, read when they are asked for; their seeds are made of the cells' counts.
+
+    Raises
+    ------
+    DataError
+        Cells have no counts, as for :class:`Stream`.
     """
     check_range(batch_size, name="batch_size", low=1, integer=True)
     wanted = np.arange(len(blocks)) if rows is None else np.asarray(rows, dtype=np.int64)
+    blocks.check_filled(wanted)
     mine = np.array_split(wanted, world)[rank]
     parts = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
     def read(at: int) -> CellBatch:
-        matrix, size = blocks.load(parts[at])
+        matrix, size = blocks.load_filled(parts[at])
         return CellBatch(matrix, parts[at], size, draw_seeds(matrix, None))
 
     return _Batches(len(parts), read)

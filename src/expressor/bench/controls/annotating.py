@@ -16,7 +16,7 @@ from expressor.bench.controls.labelling import (
     ClassFrequencies,
     LabellingControl,
     Multinomial,
-    NearestLabels,
+    TunedLabels,
 )
 from expressor.core import registry
 from expressor.core.errors import DataError, check_choice
@@ -24,7 +24,6 @@ from expressor.core.rng import child_seed
 from expressor.data.keys import CELL_TYPE
 
 HEADS = ("frequencies", "linear", "nearest", "boosted")
-_NEIGHBOURS = 15
 
 
 @dataclass(kw_only=True)
@@ -38,11 +37,13 @@ class Annotator(BaseEstimator):
     genes
         Keep so many genes, those of the largest variance among the training cells; None for all.
     components
-        Replace genes by so many principal components of their standardised values; 0 for none.
+        Replace genes by so many principal components; 0 for none. Genes are centred and not scaled: most of a rare gene is noise.
     encoder, encoder_parameters
         A registered system that represents the raw counts, instead of genes and components, and its parameters. It sees no type.
     head
-        ``"linear"`` (multinomial ridge), ``"nearest"`` (15 nearest cells), ``"boosted"`` (XGBoost), or ``"frequencies"``.
+        ``"linear"`` (multinomial ridge), ``"nearest"`` (nearest cells), ``"boosted"`` (XGBoost) or ``"frequencies"``. On components
+        or a system's representation, penalty and number of neighbours are chosen in folds of the training cells, and distances are
+        those of the representation; genes are standardised.
     shuffled
         Shuffle the training labels.
     random_state
@@ -64,9 +65,8 @@ class Annotator(BaseEstimator):
         own: dict[str, Any] = {"label": self.label, "shuffled": self.shuffled, "random_state": self.random_state}
         classifiers: dict[str, LabellingControl] = {
             "frequencies": ClassFrequencies(**own),
-            # 100 times the strength over the number of columns is the penalty; 1 of each column of log expression, scaled, is 0.01.
-            "linear": Multinomial(**own, strength=1.0),
-            "nearest": NearestLabels(**own, neighbours=_NEIGHBOURS),
+            "linear": TunedLabels(**own, together=True) if self.encoder or self.components else Multinomial(**own),
+            "nearest": TunedLabels(**own, together=True, kind="nearest"),
             "boosted": BoostedLabels(**own),
         }
         self.classifier_ = classifiers[self.head]
@@ -87,11 +87,9 @@ class Annotator(BaseEstimator):
         order = np.lexsort((self.genes_, -spread))  # of equal variances the first in the alphabet
         self.kept_ = np.sort(order[: self.genes or len(order)])
         if self.components:
-            self.mean_, self.spread_ = values[:, self.kept_].mean(axis=0), spread[self.kept_]
-            self.spread_[self.spread_ == 0] = 1.0
             dim = min(self.components, len(values) - 1, len(self.kept_))
             seed = child_seed(self.random_state, "components") % 2**31
-            self.components_ = PCA(dim, random_state=seed).fit((values[:, self.kept_] - self.mean_) / self.spread_)
+            self.components_ = PCA(dim, random_state=seed).fit(values[:, self.kept_])
 
     def _represented(self, data: AnnData) -> AnnData:
         if self.encoder:
@@ -99,7 +97,7 @@ class Annotator(BaseEstimator):
         else:
             values = log_normalised(data)[:, self.kept_]
             if self.components:
-                values = self.components_.transform((values - self.mean_) / self.spread_)
+                values = self.components_.transform(values)
         return AnnData(values, obs=data.obs)
 
     def predict_proba(self, data: AnnData) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Controls of labels: the class frequencies, nearest samples, multinomial regression, boosted trees."""
+"""Controls of labels: the class frequencies, nearest samples, multinomial regression, boosted trees; settings chosen in folds."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from expressor.core.errors import DataError, check_range
+from expressor.core.errors import DataError, check_choice, check_range
 from expressor.core.optional import need
 from expressor.core.rng import child_seed, stream
 from expressor.data.keys import CANCER_TYPE
 from expressor.data.outcomes import read_labels
+from expressor.estimator.inner import inner_folds
 from expressor.estimator.labelling import most_likely
 
 
@@ -33,6 +34,8 @@ class LabellingControl(BaseEstimator):
         Genes to use; all by default.
     shuffled
         Shuffle the training labels: what the procedure yields where there is nothing to learn.
+    together
+        Scale all columns by one factor, which keeps distances, instead of each by its own.
     random_state
         Seed of whatever is random.
     """
@@ -40,6 +43,7 @@ class LabellingControl(BaseEstimator):
     label: str = CANCER_TYPE
     panel: tuple[str, ...] = ()
     shuffled: bool = False
+    together: bool = False
     random_state: int = 0
 
     @abstractmethod
@@ -58,6 +62,8 @@ class LabellingControl(BaseEstimator):
         values = _dense(train)
         self.genes_ = train.var_names.astype(str).to_numpy()
         self.mean_, spread = values.mean(axis=0), values.std(axis=0)
+        if self.together:
+            spread = np.full(len(spread), np.sqrt((spread**2).mean()))
         self.spread_ = np.where(spread > 0, spread, 1.0)
         values = values[labelled]
         self.classes_, codes = np.unique(labels.astype(str), return_inverse=True)
@@ -185,3 +191,46 @@ class BoostedLabels(LabellingControl):
     def _probabilities(self, x: np.ndarray) -> np.ndarray:
         p = np.asarray(self.model_.predict_proba(x), dtype=np.float64)
         return p / p.sum(axis=1, keepdims=True)
+
+
+STRENGTHS = (0.003, 0.03, 0.3, 3.0, 30.0)
+NEIGHBOURS = (30, 15, 10, 5)
+_DOUBT = 0.01  # of the probability goes to all classes alike, so that one sure mistake does not decide
+
+
+@dataclass(kw_only=True)
+class TunedLabels(LabellingControl):
+    """A plain classifier whose one setting is chosen among a few by log loss in three folds of the training samples.
+
+    Parameters
+    ----------
+    kind
+        ``"linear"``: multinomial ridge, one of :data:`STRENGTHS` as scikit-learn's ``C``; ``"nearest"``: shares of classes among
+        the nearest samples, one of :data:`NEIGHBOURS`.
+    """
+
+    kind: Literal["linear", "nearest"] = "linear"
+
+    def _learn(self, x: np.ndarray, y: np.ndarray) -> None:
+        check_choice(self.kind, ("linear", "nearest"), name="kind")
+        fold = inner_folds(np.arange(len(y)), y, folds=3, seed=self.random_state)
+        settings = STRENGTHS if self.kind == "linear" else NEIGHBOURS
+        losses = [np.mean([self._loss(one, x, y, fold == part) for part in range(3)]) for one in settings]
+        self.setting_ = settings[int(np.argmin(losses))]
+        self.model_ = self._fitted(self.setting_, x, y)
+
+    def _loss(self, setting: float, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> float:
+        if len(np.unique(y[~out])) < 2:
+            return 0.0
+        model = self._fitted(setting, x[~out], y[~out])
+        p = np.zeros((int(out.sum()), int(y.max()) + 1))
+        p[:, model.classes_] = model.predict_proba(x[out])
+        return float(-np.log((1 - _DOUBT) * p[np.arange(len(p)), y[out]] + _DOUBT / p.shape[1]).mean())
+
+    def _fitted(self, setting: float, x: np.ndarray, y: np.ndarray) -> Any:
+        if self.kind == "linear":
+            return LogisticRegression(C=setting, max_iter=2000).fit(x, y)
+        return KNeighborsClassifier(min(int(setting), len(y))).fit(x, y)
+
+    def _probabilities(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.model_.predict_proba(x))
