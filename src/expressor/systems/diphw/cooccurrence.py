@@ -46,7 +46,8 @@ class Embedding:
     Attributes
     ----------
     positions
-        float32 (cell, dim), rows of length 1 (0 for a cell that is seen near none more often than by chance).
+        float32 (cell, dim), rows of length 1 where that was asked for (0 for a cell that is seen near none more often than by
+        chance).
     landmarks
         (landmark,) which cells they are.
     margin
@@ -75,7 +76,7 @@ def visits(walk: Walk, T: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def embed(
-    walk: Walk, landmarks: np.ndarray, *, T: int, W: int, dim: int, seed: int
+    walk: Walk, landmarks: np.ndarray, *, T: int, W: int, dim: int, seed: int, unit_rows: bool = True
 ) -> tuple[Embedding, np.ndarray, GeneSide | None]:
     """Return positions from the co-occurrence of all cells with the landmarks, the visits, and the gene side where there is one.
 
@@ -91,6 +92,8 @@ def embed(
         Number of dimensions, at least 1.
     seed
         Of the randomised decomposition.
+    unit_rows
+        Whether positions are scaled to length 1.
     """
     f, left = visits(walk, T)
     c = window_weights(T, W)
@@ -118,6 +121,7 @@ def embed(
             C = f[rows, None] * rows_ahead[rows] + rows_behind[rows]  # type: ignore[index]
         M[rows] = positive_pmi_of(C, margin[rows], scale)
     positions, projection = factorise(M, dim, seed)
+    positions = unit_length(positions) if unit_rows else positions
     kept = None
     if isinstance(walk, FactorWalk) and gene_side:
         behind_all = _through_genes_once(walk, f, c)
@@ -133,20 +137,20 @@ def positive_pmi_of(C: np.ndarray, margin: np.ndarray, scale: np.ndarray) -> np.
 
 
 def factorise(M: np.ndarray, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions (equation E5, the leading directions by a randomised method) and the projection that gives them."""
+    """Return Y of equation E5, its leading directions by a randomised method, and the projection that gives it."""
     dim = min(dim, *M.shape)
     _, s, V = randomized_svd(M, dim, n_iter=5, random_state=child_seed(seed, "decomposition") % 2**32)
     known = s > 1e-6 * max(float(s[0]), 1e-12)
     root = np.where(known, np.sqrt(np.where(known, s, 1.0)), 0.0)
     projection = (V.T * np.where(known, 1 / np.where(known, root, 1.0), 0.0)).astype(np.float32)
     # By the projection, so that a cell that is placed afterwards stands where it stood in the fit.
-    return unit_length(M @ projection), projection
+    return M @ projection, projection
 
 
 def place(
     A: sparse.csr_matrix, B_T: sparse.csr_matrix, *, genes: GeneSide, among: Embedding, n: int, T: int, W: int
 ) -> np.ndarray:
-    """Return the positions of new cells, float32 (cell, dim): what the fit would give, were they among its cells.
+    """Return the positions, not scaled, of new cells, float32 (cell, dim): what the fit would give, were they among its cells.
 
     Parameters
     ----------
@@ -163,7 +167,7 @@ def place(
     margin = window_weights(T, W).sum() * f + B_T @ genes.behind_all
     C = f[:, None] * (A @ genes.ahead) + B_T @ genes.behind
     M = positive_pmi_of(C, margin, among.total / np.where(among.margin > 0, among.margin, 1.0))
-    return unit_length(M @ among.projection)
+    return M @ among.projection
 
 
 def _after(walk: Walk, f: np.ndarray, c: np.ndarray) -> np.ndarray:

@@ -44,8 +44,8 @@ class DIPHW(Estimator, Encodes, Clusters):
         ``"edvw"``, ``"diphw"``, ``"both"`` (exponent on both steps), or with co-expression memory ``"comem"``, ``"comem_diphw"``,
         ``"comem_both"``; equations W1 to W5. Walks without memory are the quicker ones for more than 5,000 cells.
     exponent
-        The preference exponent, >= 0; 50 in the paper's simulation, where it stands for weak modules under strong counts. The
-        larger, the more a walk keeps to the highest expression; on real cells a small one does better.
+        The preference exponent, >= 0. The larger, the more a walk keeps to the highest expression: 50 in the paper's simulation,
+        where high counts mark the modules; real cells ask for a small one (see :doc:`/systems/diphw`).
     backend
         ``"closed_form"``: expected co-occurrence, no walks. ``"landmarks"``: the same against some cells. ``"sampled"``: walks and
         skip-gram, as in the paper. ``"auto"``: closed form up to 5,000 cells, landmarks beyond.
@@ -57,6 +57,8 @@ class DIPHW(Estimator, Encodes, Clusters):
         ``"natural"`` or ``"log2"``, of counts per million plus 1.
     dim
         Dimensions of the positions, >= 1.
+    unit_rows
+        Whether positions are scaled to length 1 before cells are grouped; the paper groups them as learnt.
     walk_length
         Steps of a walk, >= 1.
     window
@@ -93,8 +95,8 @@ class DIPHW(Estimator, Encodes, Clusters):
     Attributes
     ----------
     embedding_
-        float32 (cell, dim), the cells of the fit, rows at unit length. A row of zeros: no chosen gene is expressed, or the cell
-        is seen near none more often than by chance.
+        float32 (cell, dim), the cells of the fit, rows at unit length if ``unit_rows``. A row of zeros: no chosen gene is
+        expressed, or the cell is seen near none more often than by chance.
     labels_
         (cell,), clusters of the fit, 0 the largest; -1 for a cell that expresses no chosen gene.
     gene_embedding_
@@ -108,13 +110,14 @@ class DIPHW(Estimator, Encodes, Clusters):
         One row a number of clusters tried, with its silhouette; one row where none was tried.
     """
 
-    walk: Literal["edvw", "diphw", "both", "comem", "comem_diphw", "comem_both"] = "comem_diphw"
-    exponent: float = 2.0
+    walk: Literal["edvw", "diphw", "both", "comem", "comem_diphw", "comem_both"] = "comem_both"
+    exponent: float = 5.0
     backend: Literal["auto", "closed_form", "sampled", "landmarks"] = "auto"
     n_genes: int | None = 1000
     scale: Literal["auto", "counts", "as given"] = "auto"
     log: Literal["natural", "log2"] = "natural"
     dim: int = 30
+    unit_rows: bool = True
     walk_length: int = 30
     window: int = 5
     walks_per_cell: int = 30
@@ -198,12 +201,18 @@ class DIPHW(Estimator, Encodes, Clusters):
             self.backend_ = "closed_form" if walk.n <= DENSE_LIMIT else "landmarks"
         if self.backend_ == "sampled":
             return sampled_positions(walk, per_cell=self.walks_per_cell, T=self.walk_length, W=self.window, dim=self.dim,
-                                     epochs=self.epochs, seed=self.random_state)  # fmt: skip
+                                     epochs=self.epochs, seed=self.random_state, unit_rows=self.unit_rows)  # fmt: skip
         landmarks = np.arange(walk.n)
         if self.backend_ == "landmarks" and self.n_landmarks < walk.n:
             landmarks = np.sort(stream(self.random_state, "landmarks").permutation(walk.n)[: self.n_landmarks])
         found, visits, self._gene_side = embed(
-            walk, landmarks, T=self.walk_length, W=self.window, dim=self.dim, seed=self.random_state
+            walk,
+            landmarks,
+            T=self.walk_length,
+            W=self.window,
+            dim=self.dim,
+            seed=self.random_state,
+            unit_rows=self.unit_rows,
         )
         self._around = found if self._gene_side is not None else None
         return found.positions, visits
@@ -274,7 +283,7 @@ class DIPHW(Estimator, Encodes, Clusters):
 
         Returns
         -------
-        float32 (cell, dim), rows at unit length; zeros for a cell that expresses no chosen gene.
+        float32 (cell, dim), rows at unit length if ``unit_rows``; zeros for a cell that expresses no chosen gene.
         """
         self._check_fitted()
         gamma = replay(fields.read(data), self._preparation, set(self.genes_in_))
@@ -286,7 +295,8 @@ class DIPHW(Estimator, Encodes, Clusters):
             parts = [mean_of_similar(part, known, self._known, _SIMILAR) for part in _in_blocks(gamma)]
         else:
             parts = [self._as_in_the_fit(part, self._gene_side, self._around) for part in _in_blocks(gamma)]
-        return unit_length(np.concatenate(parts)).astype(np.float32)
+        found = np.concatenate(parts)
+        return (unit_length(found) if self.unit_rows else found).astype(np.float32)
 
     def _as_in_the_fit(self, gamma: sparse.csr_matrix, side: GeneSide, around: Embedding) -> np.ndarray:
         A = gene_probabilities(gamma, self._omega, walk=self.walk, exponent=self.exponent)
@@ -376,11 +386,12 @@ class DIPHW(Estimator, Encodes, Clusters):
         chosen = "Leiden communities of the nearest neighbours" if self.clustering == "leiden" else "k-means"
         number = "" if self.n_clusters or self.clustering == "leiden" else " (number by the largest silhouette)"
         counts = made if self._preparation.counts else "as given"
+        unit = ", rows at unit length" if self.unit_rows else ""
         return (
             f"Expression ({counts}) of {len(self._preparation.genes)} genes made a hypergraph with {self._n} cells for nodes and "
             "genes for hyperedges, with expression as edge-dependent weights. Random walks of the kind "
             f"{self.walk!r} (preference exponent {self.exponent:g}) of {self.walk_length} steps were considered with a window of "
-            f"{self.window}. {how} ({self.embedding_.shape[1]} dimensions, rows at unit length). Cells were grouped into "
+            f"{self.window}. {how} ({self.embedding_.shape[1]} dimensions{unit}). Cells were grouped into "
             f"{len(self._centres)} clusters by {chosen}{number}."
         )
 

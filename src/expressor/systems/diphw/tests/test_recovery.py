@@ -58,6 +58,18 @@ def test_a_cell_is_placed_where_it_stood(walk: Any, backend: Any) -> None:
     np.testing.assert_allclose(model.transform(some), model.embedding_[[7, 3, 99]], atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["closed_form", "sampled"])
+def test_rows_as_learnt_or_at_unit_length(backend: Any) -> None:
+    data = simulate_cells(n_cells=120)
+    words: dict[str, Any] = {"walk": "diphw", "backend": backend, "walks_per_cell": 3, "dim": 6, "n_clusters": 4}
+    scaled, learnt = DIPHW(**words).fit(data), DIPHW(**words, unit_rows=False).fit(data)
+    length = np.linalg.norm(learnt.embedding_, axis=1)
+    assert length.std() > 0.01
+    np.testing.assert_allclose(learnt.embedding_ / length[:, None], scaled.embedding_, atol=1e-5)
+    if backend == "closed_form":
+        np.testing.assert_allclose(learnt.transform(data), learnt.embedding_, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "words",
     [
