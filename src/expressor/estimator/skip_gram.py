@@ -142,7 +142,7 @@ def _descend(
             for d in range(dim):
                 score += inner[centre, d] * outer[other, d]
             wanted = 1.0 if draw == 0 else 0.0
-            step = np.float32(rate * (wanted - 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))))
+            step = np.float32(rate * (wanted - 1.0 / (1.0 + math.exp(min(max(-float(score), -30.0), 30.0)))))
             for d in range(dim):
                 change[d] += step * outer[other, d]
                 outer[other, d] += step * inner[centre, d]
