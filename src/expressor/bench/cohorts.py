@@ -127,6 +127,8 @@ class Statistic:
         From weights (draw, sample) to draws (draw,); None where no resample can be judged.
     n, n_undefined
         Values behind it.
+    draws
+        (draw,) the value on resamples that were judged before, the same for all methods; instead of ``judge``.
     """
 
     setting: str
@@ -136,6 +138,7 @@ class Statistic:
     judge: Callable[[np.ndarray], np.ndarray] | None = None
     n: int = 0
     n_undefined: int = 0
+    draws: np.ndarray | None = None
 
 
 def mean_statistic(setting: str, metric: str, values: Any, patients: Any) -> Statistic:
@@ -192,8 +195,10 @@ def summarise_patients(
             continue
         for one in statistics(group):
             interval = _none(one.value, one.n_undefined)
-            if one.judge is not None and one.patients is not None:
+            draws = one.draws
+            if draws is None and one.judge is not None and one.patients is not None:
                 draws = one.judge(_weights(one.patients, n_draws))
+            if draws is not None and one.patients is not None:
                 drawn[name, variant, one.setting, one.metric] = one, draws
                 interval = interval_of(one.value, draws, n_patients=len(set(one.patients)))
             rows.append(about | _row(one.setting, one.metric, interval) | {"n": one.n, "n_undefined": one.n_undefined})

@@ -10,10 +10,10 @@ from scipy import stats
 
 from expressor.metrics.catalogue import record
 
-HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance", "ari")
-INTERVALS = {"annotation": ("accuracy", "macro_f1")}
+HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance", "ari", "integration")
+INTERVALS = {"annotation": ("accuracy", "macro_f1"), "integration": ("integration", "avg_bio", "avg_batch")}
 """What is shown with intervals, where it is not the headline metric alone; by task."""
-UNITS = {"annotation": "cells", "clustering": "cells"}
+UNITS = {"annotation": "cells", "clustering": "cells", "integration": "cells"}
 """What is resampled, where it is not patients; by task."""
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
 NOMINAL = {"restoration_coverage": "→0.9", "d_calibration": ""}
@@ -148,6 +148,9 @@ def _remarks(results: pd.DataFrame, plain: pd.DataFrame, notes: Sequence[str], u
     if len(made) and made["level"].iloc[0] == "cells":
         lines.append("- In brackets: 95 % percentile interval of a bootstrap of the cells, whose clusters stay as they are; "
                      "differences are of the same resamples.")  # fmt: skip
+    elif (plain["design"] == "halves").any():
+        lines.append("- In brackets: 95 % of random halves of the cells around the value on all, places of the cells as they are; "
+                     "differences are of the same halves. Another fit, tissue or laboratory adds more.")  # fmt: skip
     elif len(made):
         lines.append(
             f"- In brackets: 95 % percentile interval of a bootstrap of {int(made['n_clusters'].max()):,} {unit}, on their "
