@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scipy import sparse
+from scipy import linalg, sparse
 from sklearn.base import BaseEstimator
 
 from expressor.core.errors import DataError, check_range
@@ -198,11 +198,14 @@ def _components(x: np.ndarray, n: int) -> Basis:
     z = (x - mean) / spread
     if x.shape[1] <= n:
         return mean, spread, np.eye(x.shape[1])
-    values, vectors = np.linalg.eigh(z @ z.T)
-    keep = np.argsort(values)[::-1][: min(n, len(x) - 1)]
-    loadings = z.T @ vectors[:, keep] / np.sqrt(np.maximum(values[keep], 1e-12))
+    count, wide = min(n, len(x) - 1), len(x) <= x.shape[1]
+    # The smaller of the two matrices of products has the same leading values.
+    products = z @ z.T if wide else z.T @ z
+    values, vectors = linalg.eigh(products, subset_by_index=(len(products) - count, len(products) - 1))
+    loadings = z.T @ vectors / np.sqrt(np.maximum(values, 1e-12)) if wide else vectors
+    loadings = loadings[:, ::-1]
     # One scale for all components: a leading one keeps its larger variance, which the penalty then spares.
-    return mean, spread, loadings / np.sqrt(max(float(values[keep].max()) / len(x), 1e-12))
+    return mean, spread, loadings / np.sqrt(max(float(values.max()) / len(x), 1e-12))
 
 
 def _project(x: np.ndarray, basis: Basis) -> np.ndarray:
