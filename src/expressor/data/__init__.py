@@ -70,6 +70,8 @@ _HOMES = {
     "to_log2": "units",
     "to_parcels": "regions",
     "unit_of": "units",
+    "volume_at": "volumes",
+    "volume_per_parcel": "volumes",
     "whole_cell": "tokens",
     "write_h5ad": "writing",
     "write_maps": "brainspace",

@@ -12,6 +12,7 @@ _HOMES = {
     "METRICS": "records",
     "Metric": "records",
     "Row": "evaluation",
+    "associate": "association",
     "bh_qvalues": "multiplicity",
     "block_bootstrap_pearson": "blocks",
     "block_permutation_pvalues": "blocks",
@@ -25,6 +26,7 @@ _HOMES = {
     "mean_absolute_error": "genewise",
     "metric": "records",
     "moran_concordance": "structure",
+    "moran_surrogates": "spatial_nulls",
     "paired_interval": "bootstrap",
     "pearson": "genewise",
     "percentile_interval": "bootstrap",
@@ -33,6 +35,7 @@ _HOMES = {
     "spearman": "genewise",
     "summarise": "genewise",
     "variance_ratio": "genewise",
+    "variogram_surrogates": "spatial_nulls",
 }
 __all__ = list(_HOMES)
 
