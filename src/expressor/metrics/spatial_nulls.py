@@ -72,7 +72,7 @@ def moran_surrogates(
     return x.mean() + power @ vectors.T
 
 
-def moran_vectors(distances: Any) -> Float[np.ndarray, "point vector"]:
+def moran_vectors(distances: Any) -> Float[np.ndarray, "point dim"]:
     """Return the eigenvectors of the centred matrix of inverse distances, but the constant one, by falling eigenvalue.
 
     They are orthonormal and sum to 0; the first are the smoothest.
@@ -139,7 +139,7 @@ def variogram(values: Any, distances: Any) -> tuple[Float[np.ndarray, " step"], 
     return pairs.steps, pairs.variogram(maps.T).T
 
 
-def distances_of(places: Any) -> Float[np.ndarray, "point point"]:
+def distances_of(places: Any) -> Float[np.ndarray, "point other"]:
     """Return the straight distances between places (point, axis), at most :data:`MAX_POINTS`."""
     places = np.asarray(places, dtype=np.float64)
     if places.ndim != 2 or not np.isfinite(places).all():
