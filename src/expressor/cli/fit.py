@@ -20,7 +20,8 @@ from expressor.core.errors import DataError
 def worded(kind: type) -> type:
     """Return the parameters of an estimator as a command line can take them.
 
-    A function cannot be typed on a command line, so it is no choice there; the markup of the documentation is taken off the help.
+    A function or an object cannot be typed on a command line, so it is no choice there; the markup of the documentation is
+    taken off the help.
     """
     hints = get_type_hints(kind, include_extras=True)
     own = [(one.name, _typed(hints[one.name]), field(default=one.default, default_factory=one.default_factory))
@@ -33,7 +34,9 @@ def worded(kind: type) -> type:
 def _typed(hint: Any) -> Any:
     if get_origin(hint) not in (Union, UnionType):
         return hint
-    return reduce(or_, [one for one in get_args(hint) if get_origin(one) is not Callable and one is not Callable])
+    return reduce(
+        or_, [one for one in get_args(hint) if get_origin(one) is not Callable and one not in (Callable, Any)]
+    )
 
 
 def _plain(text: str) -> str:

@@ -41,6 +41,7 @@ _NAMES = {
     "simulate_brain": "places",
     "simulate_cells": "cells",
     "simulate_modules": "cells",
+    "simulate_species": "species",
     "simulate_tissue": "simulate",
     "survival_cohort": "bulk",
     "tcga13": "bulk",

@@ -72,13 +72,7 @@ def simulate_cells(
     factor = np.exp(np.log(batch_fold) * genes.normal(size=(n_batches, n_genes)))
     kind, batch = cells.permutation(np.arange(n_cells) % n_types), cells.permutation(np.arange(n_cells) % n_batches)
     rate = mean * factor[batch] * np.where(marks == kind[:, None], marker_fold, 1.0)
-    size = depth * np.exp(cells.normal(0.0, 1 / 3, n_cells))
-    rate *= size[:, None] / rate.sum(axis=1, keepdims=True)
-    if dispersion > 0:
-        rate = cells.gamma(1 / dispersion, rate * dispersion)
-    counts = cells.poisson(rate)
-    empty = counts.sum(axis=1) == 0
-    counts[empty, rate[empty].argmax(axis=1)] = 1
+    counts = draw_counts(rate, cells, depth=depth, dispersion=dispersion)
     width = max(2, len(str(n_genes)))
     obs = pd.DataFrame(
         {
@@ -92,6 +86,28 @@ def simulate_cells(
         index=[f"GENE{i + 1:0{width}d}" for i in range(n_genes)],
     )
     return ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32), obs=obs, var=var)
+
+
+def draw_counts(rate: np.ndarray, rng: np.random.Generator, *, depth: float, dispersion: float) -> np.ndarray:
+    """Draw negative binomial counts (cell, gene), int64; no cell is empty.
+
+    Parameters
+    ----------
+    rate
+        Relative means of the genes in each cell, (cell, gene).
+    depth
+        Mean counts of a cell, > 0; depths vary by a third.
+    dispersion
+        Extra variance in units of the squared mean, >= 0.
+    """
+    size = depth * np.exp(rng.normal(0.0, 1 / 3, len(rate)))
+    rate = rate * (size[:, None] / rate.sum(axis=1, keepdims=True))
+    if dispersion > 0:
+        rate = rng.gamma(1 / dispersion, rate * dispersion)
+    counts = rng.poisson(rate)
+    empty = counts.sum(axis=1) == 0
+    counts[empty, rate[empty].argmax(axis=1)] = 1
+    return np.asarray(counts)
 
 
 def simulate_modules(

@@ -13,6 +13,7 @@ from expressor.core.errors import check_choice, check_range
 from expressor.datasets.cells import simulate_cells
 from expressor.datasets.places import simulate_brain
 from expressor.datasets.profiles import simulate_bulk
+from expressor.datasets.species import simulate_species
 from expressor.datasets.tissue import simulate_tissue
 
 
@@ -27,13 +28,7 @@ def example(kind: str, *, seed: int = 0, n: int | None = None) -> ad.AnnData:
         ``"histology"``: two sections of simulated tissue with pictures, 40 genes and precomputed features in
         ``obsm["X_simulated"]`` (see :func:`expressor.datasets.simulate_tissue`). ``"bulk"``: tumour profiles of 40 genes in
         log2(TPM+1), one a patient, with three types and survival (see :func:`expressor.datasets.simulate_bulk`). ``"cells"``: raw
-        counts of 50 genes, CSR, with four cell types and two batches (see :func:`expressor.datasets.simulate_cells`). ``"brain"``:
-        samples of tissue of two donors at places of MNI152, 12 genes (see :func:`expressor.datasets.simulate_brain`).
-    seed
-        Seed of the draws.
-    n
-        Observations, at least 4: spots a section (42 by default), patients (60 by default), cells (80 by default), or
-        samples (90 by default).
+    "brain": (_brain, 90), "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42), "species": (_species, 60),
 
     Returns
     -------
@@ -70,6 +65,10 @@ def _brain(seed: int, n: int) -> ad.AnnData:
     return simulate_brain(n_samples=n, n_genes=12, n_donors=2, seed=seed)
 
 
+def _species(seed: int, n: int) -> ad.AnnData:
+    return simulate_species(n_cells=n, n_families=40, n_types=4, seed=seed).target
+
+
 @cache
 def _folder(seed: int, n: int) -> Path:
     return _root() / f"{n}-{seed}"
@@ -83,5 +82,5 @@ def _root() -> Path:
 
 
 _KINDS: dict[str, tuple[Callable[[int, int], ad.AnnData], int]] = {
-    "brain": (_brain, 90), "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42),
+    "brain": (_brain, 90), "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42), "species": (_species, 60),
 }  # fmt: skip

@@ -350,18 +350,10 @@ def load(folder: str | Path) -> Any:
     except DataError as error:
         raise FormatError(f"{folder} was saved by a system that is not installed ({config['system']!r})") from error
     try:
-        model = kind(**_typed(kind, config["parameters"]))
-        fitted = dict(config["fitted"])
         arrays = storage.unpack_arrays(storage.read_npz(folder / "state.npz"))
-        model.data_fingerprint_ = str(fitted.pop("data_fingerprint_"))
-        model.history_ = arrays.pop("history_")
-        model.genes_in_ = GeneVocab.read(folder / "genes.tsv")
-        model.n_features_in_ = from_plain(int, fitted.pop("n_features_in_"), where="n_features_in_")
-        model.environment_ = read_json(folder / "environment.json")
-        str(model.environment_["versions"]["expressor"])  # must be there to save again
         tensors = storage.read_tensors(folder / "model.safetensors") if "model.safetensors" in config["sha256"] else {}
-        model._restore(State(fitted, arrays, tensors))
-        model._methods()  # what a model cannot say of itself was altered
+        genes, made_in = GeneVocab.read(folder / "genes.tsv"), read_json(folder / "environment.json")
+        model = revive(kind, config, arrays, tensors, genes=genes, environment=made_in)
     except FormatError:
         raise
     except (
@@ -376,6 +368,39 @@ def load(folder: str | Path) -> Any:
     ) as error:
         # Files that are each readable and do not fit together: the parts come from different models, or one was altered.
         raise FormatError(f"the parts of {folder} do not fit together ({type(error).__name__}: {error})") from error
+    return model
+
+
+def revive(
+    kind: type,
+    config: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    *,
+    genes: GeneVocab,
+    environment: dict[str, Any],
+) -> Any:
+    """Make a fitted estimator of class ``kind`` from the parts that saving gave; errors of any kind say that they do not fit.
+
+    Parameters
+    ----------
+    config
+        ``"parameters"`` and ``"fitted"``, plain values.
+    arrays, tensors
+        Those of the estimator's :class:`State`; ``arrays`` also holds ``"history_"``.
+    genes, environment
+        The attributes ``genes_in_`` and ``environment_``.
+    """
+    model = kind(**_typed(kind, config["parameters"]))
+    fitted, arrays = dict(config["fitted"]), dict(arrays)
+    model.data_fingerprint_ = str(fitted.pop("data_fingerprint_"))
+    model.history_ = arrays.pop("history_")
+    model.genes_in_ = genes
+    model.n_features_in_ = from_plain(int, fitted.pop("n_features_in_"), where="n_features_in_")
+    model.environment_ = environment
+    str(environment["versions"]["expressor"])  # must be there to save again
+    model._restore(State(fitted, arrays, dict(tensors)))
+    model._methods()  # what a model cannot say of itself was altered
     return model
 
 

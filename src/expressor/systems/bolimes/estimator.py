@@ -11,10 +11,11 @@ import pandas as pd
 from expressor.core.errors import DataError, check_choice, check_range
 from expressor.data import fields, keys
 from expressor.data.outcomes import read_labels
-from expressor.data.profiles import bounded_scores, check_scale_of_use, profiles
+from expressor.data.profiles import REACH, bounded_scores, check_scale_of_use, profiles
 from expressor.data.units import BULK_SCALES, check_unit
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.classifiers import as_plain, pack_classifier, unpack_classifier
+from expressor.estimator.expression_models import ExpressionModel, linear_network
 from expressor.estimator.inner import inner_folds
 from expressor.estimator.judging import patients_of
 from expressor.estimator.labelling import judge_labels, most_likely
@@ -188,6 +189,15 @@ class BOLIMES(Estimator, Predicts):
         return pd.DataFrame(
             found.astype(np.float32), index=adata.obs_names.copy(), columns=[str(one) for one in self.classes_]
         )
+
+    def to_torch(self) -> ExpressionModel | None:
+        """Return the fitted model as a network from expression of all genes of the fit to logits; None with a forest."""
+        if self._model.kind != "linear":
+            return None
+        return linear_network(
+            "BOLIMES", self.genes_in_, self._table, "classes", [str(one) for one in self.classes_], unit=self.unit_,
+            weight=self._model.arrays["coefficients"], offset=self._model.arrays["intercept"], reach=REACH,
+        )  # fmt: skip
 
     # What the base class asks for --------------------------------------------------------------------------------------
 

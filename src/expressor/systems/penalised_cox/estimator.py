@@ -12,9 +12,10 @@ import torch
 from expressor.core.errors import DataError, check_choice, check_range
 from expressor.data import fields, keys
 from expressor.data.outcomes import read_outcomes
-from expressor.data.profiles import bounded_scores, check_scale_of_use, profiles
+from expressor.data.profiles import REACH, bounded_scores, check_scale_of_use, profiles
 from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.estimator.base import Estimator, State
+from expressor.estimator.expression_models import ExpressionModel, linear_network
 from expressor.estimator.inner import inner_folds
 from expressor.estimator.judging import patients_of
 from expressor.estimator.roles import Survives
@@ -213,6 +214,14 @@ class PenalisedCox(Estimator, Survives):
         values = profiles(adata, self._table.index).astype(np.float64)
         z = bounded_scores(values, self._table["mean"].to_numpy(), self._table["scale"].to_numpy())
         return z @ self._table["coefficient"].to_numpy()
+
+    def to_torch(self) -> ExpressionModel:
+        """Return the fitted model as a network from expression of all genes of the fit to the log risk."""
+        weight = self._table["coefficient"].to_numpy()[None]
+        return linear_network(
+            "PenalisedCox", self.genes_in_, self._table, "risk", ["risk"], unit=self.unit_, weight=weight, offset=np.zeros(1),
+            reach=REACH,
+        )  # fmt: skip
 
     def _strata_of(self, adata: Any) -> np.ndarray:
         if self.strata is None or self.strata not in adata.obs:
