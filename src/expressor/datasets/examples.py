@@ -28,7 +28,15 @@ def example(kind: str, *, seed: int = 0, n: int | None = None) -> ad.AnnData:
         ``"histology"``: two sections of simulated tissue with pictures, 40 genes and precomputed features in
         ``obsm["X_simulated"]`` (see :func:`expressor.datasets.simulate_tissue`). ``"bulk"``: tumour profiles of 40 genes in
         log2(TPM+1), one a patient, with three types and survival (see :func:`expressor.datasets.simulate_bulk`). ``"cells"``: raw
-    "brain": (_brain, 90), "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42), "species": (_species, 60),
+        counts of 50 genes, CSR, with four cell types and two batches (see :func:`expressor.datasets.simulate_cells`). ``"brain"``:
+        samples of tissue of two donors at places of MNI152, 12 genes (see :func:`expressor.datasets.simulate_brain`).
+        ``"species"``: raw counts of cells of the second of two simulated species, CSR, with four types (see
+        :func:`expressor.datasets.simulate_species`).
+    seed
+        Seed of the draws.
+    n
+        Observations, at least 4: spots a section (42 by default), patients (60 by default), cells (80 by default; 60
+        of the second species), or samples (90 by default).
 
     Returns
     -------
@@ -82,5 +90,6 @@ def _root() -> Path:
 
 
 _KINDS: dict[str, tuple[Callable[[int, int], ad.AnnData], int]] = {
-    "brain": (_brain, 90), "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42), "species": (_species, 60),
+    "brain": (_brain, 90), "bulk": (_bulk, 60), "cells": (_cells, 80), "histology": (_histology, 42),
+    "species": (_species, 60),
 }  # fmt: skip

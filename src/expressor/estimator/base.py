@@ -255,13 +255,13 @@ class Estimator(BaseEstimator, ABC):
             )
 
     def _parameters(self) -> dict[str, Any]:
-        """Return the hyper-parameters as JSON-ready values; a callable is kept by name, to be read but not run."""
-        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}  # type: ignore[arg-type]
+        """Return the hyper-parameters as JSON-ready values; a callable is kept by name, to be read but not run.
+
+        A field that may hold an object says with ``metadata={"plain": function}`` what stands for it.
+        """
         return {
-            name: f"<callable {getattr(value, '__qualname__', type(value).__name__)}>"
-            if callable(value)
-            else to_plain(value)
-            for name, value in values.items()
+            one.name: one.metadata.get("plain", _plain)(getattr(self, one.name))
+            for one in dataclasses.fields(self)  # type: ignore[arg-type]
         }
 
     def _provenance(self) -> dict[str, Any]:
@@ -333,6 +333,10 @@ class Estimator(BaseEstimator, ABC):
         body = f"# {type(self).__name__}\n\n{card.summary}\n\n{self.describe()}\n## Limits\n\n{limits}"
         use = '\n## Use\n\n```python\nimport expressor as ex\n\nmodel = ex.load("path/to/this/folder")\n```\n'
         return "\n".join(front) + "\n\n" + body + use
+
+
+def _plain(value: Any) -> Any:
+    return f"<callable {getattr(value, '__qualname__', type(value).__name__)}>" if callable(value) else to_plain(value)
 
 
 def load(folder: str | Path) -> Any:

@@ -151,8 +151,8 @@ class ExpressionModel:
                 "fitted": {**to_plain(inner.values), "data_fingerprint_": self.kept.data_fingerprint_,
                            "n_features_in_": self.kept.n_features_in_},
             }  # fmt: skip
-            arrays = {**inner.arrays, "history_": self.kept.history_}
-            state.arrays |= {f"{name}.system.{key}": one for key, one in arrays.items()}
+            fitted: dict[str, Any] = {**inner.arrays, "history_": self.kept.history_}
+            state.arrays |= {f"{name}.system.{key}": one for key, one in fitted.items()}
             state.tensors |= {f"{name}.system.{key}": one for key, one in inner.tensors.items()}
         else:
             raise DataError(

@@ -28,8 +28,8 @@ def as_network(model: Any) -> nn.Sequential | None:
     name = type(model).__name__
     if name == "Pipeline":
         parts = [_as_scaler(one) for _, one in model.steps[:-1]]
-        last = as_network(model.steps[-1][1])
-        return None if last is None or any(one is None for one in parts) else nn.Sequential(*parts, *last)
+        scalers, last = [one for one in parts if one is not None], as_network(model.steps[-1][1])
+        return None if last is None or len(scalers) < len(parts) else nn.Sequential(*scalers, *last)
     if name in _LINEAR_CLASSIFIERS:
         if getattr(model, "solver", "") == "liblinear" and len(model.classes_) > 2:
             return None  # one against the rest: no softmax of its lines

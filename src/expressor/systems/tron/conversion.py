@@ -186,3 +186,10 @@ def read_table(orthologs: Any, species: tuple[str, str]) -> Orthologs:
         + ", ".join(map(repr, ["human_mouse", *ORTHOLOGS, "simulated"])),
         fix="A loaded model is fitted anew with its table given again." if isinstance(orthologs, dict) else "",
     )
+
+
+def describe_table(orthologs: Any) -> Any:
+    """Return what stands for a table of orthologs among the parameters: its path or name, or its species and size."""
+    if isinstance(orthologs, Orthologs):
+        return {"species": list(orthologs.species), "n_pairs": len(orthologs)}
+    return str(orthologs) if isinstance(orthologs, Path) else orthologs

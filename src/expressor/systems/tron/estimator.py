@@ -25,7 +25,7 @@ from expressor.nn.masked_linear import LOST
 from expressor.systems.tron import conversion, families
 from expressor.systems.tron.judging import judge
 from expressor.systems.tron.network import Batches, Transfer, transfer_loss
-from expressor.systems.tron.source import read_source
+from expressor.systems.tron.source import describe_source, read_source
 from expressor.train import loop
 from expressor.train.plan import TrainPlan
 
@@ -99,8 +99,8 @@ class TRON(Estimator, Predicts):
         Observations that taught the layer.
     """
 
-    source: str | Any | None = None
-    orthologs: str | Any = "human_mouse"
+    source: str | Any | None = dataclasses.field(default=None, metadata={"plain": describe_source})
+    orthologs: str | Any = dataclasses.field(default="human_mouse", metadata={"plain": conversion.describe_table})
     species: tuple[str, str] = ("human", "mouse")
     scale: Literal["log1p_cp10k", "log1p_counts", "given"] = "log1p_cp10k"
     mode: Literal["zero-shot", "conversion", "joint"] = "conversion"
@@ -125,11 +125,6 @@ class TRON(Estimator, Predicts):
         # A clone keeps the fitted source; scikit-learn would take it for a parameter and unfit it.
         values = self.get_params(deep=False)
         return type(self)(**values | {"plan": copy.deepcopy(self.plan)})
-
-    def _parameters(self) -> dict[str, Any]:
-        own = {"source": _words(self.source, _describe), "orthologs": _words(self.orthologs, _describe_table)}
-        plain = type(self)(**self.get_params(deep=False) | own)
-        return Estimator._parameters(plain)
 
     def _check(self) -> None:
         check_choice(self.mode, MODES, name="mode")
@@ -156,7 +151,7 @@ class TRON(Estimator, Predicts):
             raise DataError(f"the source takes {model.unit}, not {self.scale}",
                             fix="Bring the target's data to that scale and use scale='given'.")  # fmt: skip
         genes = GeneVocab(sorted(map(str, adata.var_names)), namespace="none")
-        bridge = conversion.read_table(self.orthologs, tuple(self.species)).connect(model.genes, genes)
+        bridge = conversion.read_table(self.orthologs, (self.species[0], self.species[1])).connect(model.genes, genes)
         if self.edges == "one-to-one":
             bridge = bridge.one_to_one()
         self.report_ = bridge.report()
@@ -437,19 +432,3 @@ class TRON(Estimator, Predicts):
             f"{self.species[1]} expression ({self.scale}) of {self._n_fitted} observations through a linear layer on "
             f"{len(self._wiring.rows)} edges of the graph of orthologs ({self.edges}). {' '.join(said)} {self.report_}"
         )
-
-
-def _words(value: Any, describe: Any) -> Any:
-    return value if value is None or isinstance(value, str | Path | dict) else describe(value)
-
-
-def _describe(source: Any) -> dict[str, Any]:
-    return read_source(source).describe()
-
-
-def _describe_table(table: Any) -> dict[str, Any]:
-    return (
-        {"species": list(table.species), "n_pairs": len(table)}
-        if hasattr(table, "species")
-        else {"table": type(table).__name__}
-    )

@@ -53,7 +53,7 @@ def disagreeing(edges: pd.DataFrame) -> pd.DataFrame:
     several = edges[edges["source"].duplicated(keep=False)]
     for gene, part in several.groupby("source", sort=True):
         ranked = part.sort_values("confidence", ascending=False, kind="stable")
-        best, functional = ranked.iloc[0], part.loc[part[value].idxmax()]
+        best, functional = ranked.iloc[0], part.iloc[int(part[value].to_numpy().argmax())]
         if ranked["confidence"].iloc[1] == best["confidence"] or functional["target"] == best["target"]:
             continue
         row = {

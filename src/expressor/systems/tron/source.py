@@ -43,6 +43,13 @@ def read_source(source: Any) -> ExpressionModel:
     return expression_model(source)
 
 
+def describe_source(source: Any) -> Any:
+    """Return what stands for the source among the parameters: its path or name, or a description without its weights."""
+    if source is None or isinstance(source, str | dict):
+        return source
+    return str(source) if isinstance(source, Path) else read_source(source).describe()
+
+
 @cache
 def _simulated() -> ExpressionModel:
     """Logistic regression on the cells of the first species of :func:`expressor.datasets.simulate_species`."""

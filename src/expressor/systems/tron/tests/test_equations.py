@@ -22,7 +22,7 @@ def layer(M: np.ndarray, **options: object) -> MaskedLinear:
     return MaskedLinear(rows, columns, M.shape, confidence=confidence, **options).double()
 
 
-@pytest.mark.covers("1")
+@pytest.mark.covers("I1")
 def test_conversion_is_a_sum_over_orthologs() -> None:
     M, W, b, x = graph()
     got = equations.convert(x, W, M, b)
@@ -37,7 +37,7 @@ def test_conversion_is_a_sum_over_orthologs() -> None:
     np.testing.assert_allclose(own.eval()(torch.from_numpy(x)).detach().numpy(), got, atol=1e-12)
 
 
-@pytest.mark.covers("I1")
+@pytest.mark.covers("I2")
 def test_a_gene_starts_as_the_weighted_mean_of_its_orthologs() -> None:
     M, _, _, x = graph()
     W = equations.start_weights(M)
@@ -49,7 +49,7 @@ def test_a_gene_starts_as_the_weighted_mean_of_its_orthologs() -> None:
     np.testing.assert_array_equal(equations.start_weights(single), single)
 
 
-@pytest.mark.covers("I2")
+@pytest.mark.covers("I3")
 @pytest.mark.parametrize("moments", [False, True])
 def test_matched_genes_have_the_means_of_the_source(moments: bool) -> None:
     rng = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def test_matched_genes_have_the_means_of_the_source(moments: bool) -> None:
     assert a[3] == (0.25 if moments else 1.0)
 
 
-@pytest.mark.covers("I3")
+@pytest.mark.covers("I4")
 def test_the_objective_is_the_layers_own_penalty() -> None:
     M, W, _, _ = graph()
     own = layer(M, pull=0.3, l1=0.7)
@@ -79,7 +79,7 @@ def test_the_objective_is_the_layers_own_penalty() -> None:
     assert own.penalty().item() == pytest.approx(by_hand - 2.0, rel=1e-6)
 
 
-@pytest.mark.covers("I4")
+@pytest.mark.covers("I5")
 def test_importance_is_gradient_times_input_on_edges() -> None:
     M, W, _, x = graph()
     gradient = np.random.default_rng(1).normal(size=(5, 6))
