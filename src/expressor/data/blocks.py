@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from expressor.genes.vocab import Alignment, GeneVocab
 
 LOOKED_AT = 256
 """Cells whose values are looked at when a source is opened."""
+_ROWS = 4096  # cells read at a time where all are
 
 
 GeneNames = GeneVocab | Iterable[str] | None
@@ -74,6 +76,17 @@ def open_blocks(data: Any, *, layer: str | None = None, genes: GeneNames = None)
         if path.is_dir() or path.suffix in (".h5ad", ".h5"):
             return stored.StoredBlocks(path, layer=layer, genes=genes)
     return MemoryBlocks(data if isinstance(data, AnnData) else fields.read(data), layer=layer, genes=genes)
+
+
+def is_read_in_parts(data: Any) -> bool:
+    """Whether ``data`` are on disk, or several sources, or blocks: what :func:`open_blocks` reads in parts."""
+    from expressor.data.tabular import is_table
+
+    if isinstance(data, AnnData):
+        return bool(data.isbacked)
+    if isinstance(data, str | os.PathLike):
+        return not is_table(Path(data))
+    return isinstance(data, Blocks | Mapping | list | tuple)
 
 
 class Blocks(ABC):
@@ -207,6 +220,12 @@ class Blocks(ABC):
     def source_of(self, rows: np.ndarray) -> np.ndarray:
         """Return int64 (cell,), the source of each row: a row of :attr:`measured`."""
         return np.zeros(len(rows), dtype=np.int64)
+
+    def fingerprint(self) -> str:
+        """Return the hash of names and counts: that of :func:`expressor.data.fingerprint` where the genes are the source's own."""
+        n = len(self)
+        rows = (self.read(slice(start, min(n, start + _ROWS))) for start in range(0, n, _ROWS))
+        return fields.fingerprint_rows(self.obs.index, self.genes, rows)
 
     def report(self) -> str:
         """Say how the genes of each source line up with the vocabulary."""

@@ -288,11 +288,25 @@ def fingerprint(adata: AnnData) -> str:
     The same content gives the same hash whether it is CSR, CSC or dense, of whatever number type, in memory or backed. A file on
     disk is read some thousand rows at a time.
     """
-    whole = hashlib.sha256(repr(adata.shape).encode())
-    for names in (adata.obs_names, adata.var_names):
-        whole.update(hashlib.sha256("\n".join(map(str, names)).encode()).digest())
+    return fingerprint_rows(adata.obs_names, adata.var_names, _row_blocks(adata.X))
+
+
+def fingerprint_rows(observations: Iterable[object], genes: Iterable[object], rows: Iterable[sparse.csr_matrix]) -> str:
+    """Return the :func:`fingerprint` of a matrix that is read some rows at a time.
+
+    Parameters
+    ----------
+    observations, genes
+        Names of rows and columns.
+    rows
+        Rows in their order, CSR without stored zeros or repeated columns.
+    """
+    both = list(map(str, observations)), list(map(str, genes))
+    whole = hashlib.sha256(repr((len(both[0]), len(both[1]))).encode())
+    for names in both:
+        whole.update(hashlib.sha256("\n".join(names).encode()).digest())
     parts = [hashlib.sha256() for _ in range(3)]
-    for block in _row_blocks(adata.X):
+    for block in rows:
         for part, array in zip(parts, (np.diff(block.indptr), block.indices, block.data)):
             part.update(array.astype("<f8" if array is block.data else "<i8").tobytes())
     for part in parts:

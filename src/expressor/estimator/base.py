@@ -63,8 +63,11 @@ class Estimator(BaseEstimator, ABC):
         Versions and machine of the fit.
     data_fingerprint_
         Content hash of what it was fitted on; equal data in any storage give the same.
+    streams
+        Whether the system reads cells in parts: what is on disk stays there, and several sources are one.
     """
 
+    streams: typing.ClassVar[bool] = False
     genes_in_: GeneVocab
     n_features_in_: int
     history_: pd.DataFrame
@@ -101,6 +104,20 @@ class Estimator(BaseEstimator, ABC):
     def _methods(self) -> str:
         """Return the methods paragraph for the options used, in the past tense."""
 
+    def _open(self, data: Any, *, genes: typing.Sequence[str] | None = None) -> tuple[Any, str]:
+        """Return what ``_fit`` is given, and its fingerprint: an AnnData in memory, or ``data`` where they stay on disk."""
+        from expressor.data import blocks, fields
+
+        layer = getattr(self, "layer", None)
+        if self.streams:
+            if blocks.is_read_in_parts(data):
+                return data, blocks.open_blocks(data, layer=layer).fingerprint()
+            if layer is not None:
+                data = fields.read(data, genes=genes)
+                return data, blocks.open_blocks(data, layer=layer).fingerprint()
+        adata = fields.read(data, genes=genes)
+        return adata, fields.fingerprint(adata)
+
     # What users call -------------------------------------------------------------------------------------------------
 
     def fit(
@@ -136,16 +153,13 @@ class Estimator(BaseEstimator, ABC):
         DataError
             A parameter or the data are not what the system needs, or ``resume`` holds checkpoints of another fit.
         """
-        from expressor.data import fields
-
         self._check()
-        adata = fields.read(data, genes=genes) if y is None else with_features(data, y, genes=genes)
-        val = None if val is None else fields.read(val)
-        fingerprint = fields.fingerprint(adata)
+        adata, fingerprint = self._open(data if y is None else with_features(data, y, genes=genes),
+                                        genes=genes if y is None else None)  # fmt: skip
+        val, fingerprint_of_val = (None, None) if val is None else self._open(val)
         folder = None
         if resume is not None:
-            data_of_fit = {"data": fingerprint, "val": None if val is None else fields.fingerprint(val)}
-            folder = self._open_resume(Path(resume), data_of_fit)
+            folder = self._open_resume(Path(resume), {"data": fingerprint, "val": fingerprint_of_val})
         self._fit(adata, val=val, resume=folder)
         self.n_features_in_ = len(self.genes_in_) if y is None else adata.obsm["X_features"].shape[1]
         self.environment_ = environment()

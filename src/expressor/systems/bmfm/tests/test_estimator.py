@@ -1,0 +1,370 @@
+"""The estimator: where cells come from, what it is trained for, labels, restored genes, species, starts, bad inputs."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+import expressor as ex
+from expressor.core.errors import DataError, FormatError, GeneError
+from expressor.estimator.errors import NotFittedError
+from expressor.genes.orthologs import Orthologs
+from expressor.systems.bmfm.estimator import BMFM
+from expressor.systems.bmfm.objectives import Objective, wced
+from expressor.systems.bmfm.tuning import fit_probe
+from expressor.train.plan import TrainPlan
+
+
+def tiny(**changes: Any) -> BMFM:
+    return BMFM.preset("tiny", **changes)
+
+
+def cells(seed: int = 0, n: int = 80) -> ad.AnnData:
+    return ex.datasets.example("cells", seed=seed, n=n)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> BMFM:
+    return tiny().fit(cells())
+
+
+@pytest.fixture(scope="module")
+def learnt() -> BMFM:
+    """A model that was trained long enough to have learnt something."""
+    plan = TrainPlan(lr=3e-3, weight_decay=0.01, batch_size=32, epochs=40, patience=10, clip_norm=0.5)
+    return tiny(plan=plan, max_length=64).fit(ex.datasets.simulate_cells(n_cells=400, seed=5))
+
+
+def test_the_whole_cell_is_restored_better_than_gene_means(learnt: BMFM) -> None:
+    found = learnt.history_.dropna(subset=["val_r2"])
+    assert found["val_r2"].max() > 0.1
+    table = learnt.set_params(label=None).evaluate(cells(7))
+    learnt.set_params(label="cell_type")
+    assert table["metric"].tolist() == ["r2_above_mean"]
+    assert table["low"][0] > 0.0
+
+
+def test_types_are_told(learnt: BMFM) -> None:
+    table = learnt.evaluate(cells(7)).set_index("metric")["value"]
+    assert table["accuracy"] > 0.8
+
+
+def test_vectors_do_not_know_the_labels(fitted: BMFM) -> None:
+    shuffled = cells()
+    shuffled.obs["cell_type"] = shuffled.obs["cell_type"].to_numpy()[::-1]
+    other = tiny().fit(shuffled)
+    assert np.array_equal(fitted.transform(cells(1)), other.transform(cells(1)))
+    assert not np.array_equal(fitted.predict_proba(cells(1)), other.predict_proba(cells(1)))
+
+
+# Sources -----------------------------------------------------------------------------------------------------------------
+
+
+def test_several_files_are_one_corpus_and_a_gene_one_lacks_is_not_zero(tmp_path: Path) -> None:
+    whole = cells()
+    first, second = whole[:40].copy(), whole[40:, 7:].copy()
+    first.write_h5ad(tmp_path / "a.h5ad")
+    second.write_h5ad(tmp_path / "b.h5ad")
+    by_list = tiny().fit([first, second])
+    by_folder = tiny().fit(tmp_path)
+    assert np.array_equal(by_list.transform(first), by_folder.transform(first))
+    assert by_list.data_fingerprint_ == by_folder.data_fingerprint_
+    assert "7 missing" in by_folder.gene_report_
+    # Zeros are no gaps: where the second file holds its genes as zeros, their mean is lower.
+    zeros = second.copy()
+    filled = ad.concat([zeros, ad.AnnData(sparse.csr_matrix((40, 7)), obs=zeros.obs, var=whole.var[:7])], axis=1)
+    other = tiny().fit([first, filled[:, whole.var_names].copy()])
+    lacking = list(whole.var_names[:7])
+    assert (by_list.gene_table_.loc[lacking, "mean"] > other.gene_table_.loc[lacking, "mean"]).all()
+
+
+def test_fingerprint_of_a_layer_and_of_a_file_are_those_of_the_content(tmp_path: Path) -> None:
+    data = cells()
+    data.write_h5ad(tmp_path / "a.h5ad")
+    moved = data.copy()
+    moved.layers["counts"] = moved.X.copy()
+    moved.X = np.log1p(moved.X.toarray())
+    plain = tiny().fit(data)
+    assert plain.data_fingerprint_ == tiny().fit(str(tmp_path / "a.h5ad")).data_fingerprint_
+    by_layer = tiny(layer="counts").fit(moved)
+    assert by_layer.data_fingerprint_ == plain.data_fingerprint_
+    assert np.array_equal(by_layer.transform(moved), plain.transform(data))
+
+
+def test_own_vocabulary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = (*cells().var_names[:10], "OTHER1", "OTHER2", *[f"MORE{i}" for i in range(10)])
+    (tmp_path / "genes.txt").write_text("\n".join(names) + "\n")
+    with caplog.at_level(logging.WARNING):
+        by_file = tiny(vocabulary=str(tmp_path / "genes.txt")).fit(cells())
+    assert tuple(by_file.genes_in_) == names
+    assert "10 of 22 genes found; 12 missing (OTHER1, OTHER2, MORE0" in caplog.text
+    assert np.array_equal(by_file.transform(cells(1)), tiny(vocabulary=names).fit(cells()).transform(cells(1)))
+    table = by_file.match_genes(cells())
+    assert table["data"].sum() == 10
+    assert "10 of 22 genes found" in table.attrs["report"]
+    with pytest.raises(GeneError, match="no gene of the vocabulary"):
+        tiny(vocabulary=("A", "B")).fit(cells())
+
+
+def test_mouse_through_orthologs(fitted: BMFM) -> None:
+    data = cells(1)
+    human = list(data.var_names)
+    pairs = [(f"m{name}", name) for name in human[:40]] + [("mtwin", human[0])]
+    table = Orthologs.from_pairs(*zip(*pairs), species=("mouse", "human"))
+    twin = data.X[:, [0]].toarray() + 1
+    mouse = ad.AnnData(
+        np.hstack([data.X.toarray(), twin]),
+        obs=data.obs,
+        var=pd.DataFrame(index=[*[f"m{name}" for name in human], "mtwin"]),
+    )
+    found = fitted.translate(mouse, table, species="mouse")
+    assert list(found.cells.var_names) == human[1:40]
+    assert np.array_equal(fitted.transform(found.cells), fitted.transform(data[:, human[1:40]].copy()))
+    assert "39 of the model's 50 genes are measured" in found.report
+    assert found.bridge.fates().value_counts().to_dict() == {"matched": 39, "lost": 10, "merged": 2}
+    merged = fitted.translate(mouse, table, species="mouse", merge=True)
+    assert np.array_equal(merged.cells[:, human[0]].X.toarray(), data.X[:, [0]].toarray() + twin)
+    with pytest.raises(DataError, match="does not join rat"):
+        fitted.translate(mouse, table, species="rat")
+
+
+# What it is trained for ------------------------------------------------------------------------------------------------------
+
+OBJECTIVES = ("wced", "wced-v1", "wced-expected", "mlm", "mlm-zeros", "nb", "zinb", "wced+mlm-zeros")
+
+
+@pytest.mark.parametrize("objectives", OBJECTIVES)
+def test_every_objective_trains_and_restores_genes_that_were_not_measured(objectives: str) -> None:
+    zeros: Any = "random" if "zeros" in objectives else "none"
+    model = tiny(objectives=objectives, zeros=zeros, max_length=48).fit(cells())
+    data = cells(1)
+    part = data[:, 10:].copy()
+    full = model.impute(part)
+    assert np.array_equal(full[:, 10:], part.X.toarray())
+    absent = full[:, :10]
+    assert np.isfinite(absent).all()
+    assert (absent >= 0).all()
+    assert absent.std() > 0
+    # Mean counts of genes that were never shown come out about right.
+    true = data.X.toarray()[:, :10].mean(axis=0)
+    if objectives != "mlm-zeros":  # a head that says what is zero needs more than a few steps
+        assert np.corrcoef(np.log1p(absent.mean(axis=0)), np.log1p(true))[0, 1] > 0.8
+
+
+def test_labels_of_pretraining_tell_without_a_probe(tmp_path: Path) -> None:
+    (tmp_path / "edges.tsv").write_text("child\tparent\nT1\tA\nT2\tA\nT3\tB\nT4\tB\nA\tcell\nB\tcell\n")
+    data = cells(n=200)
+    words = data.obs["cell_type"].astype(str).to_numpy(dtype=object)
+    words[:20] = [{"T1": "A", "T2": "A", "T3": "B", "T4": "B"}[one] for one in words[:20]]
+    words[20:30] = None
+    data.obs["cell_type"] = words
+    objectives = (
+        *wced(), Objective(source="label", loss="hierarchical", column="cell_type", cell_token=1),
+        Objective(source="label", loss="focal", column="batch", weight=0.05, reversal=1.0),
+    )  # fmt: skip
+    plan = TrainPlan(lr=5e-3, batch_size=32, epochs=25, clip_norm=0.5)
+    model = tiny(
+        objectives=objectives, cell_tokens=2, finetune="none", ontology=str(tmp_path / "edges.tsv"), plan=plan
+    ).fit(data)
+    assert model.classes_ == ("T1", "T2", "T3", "T4")
+    assert {"val_cell_type_hierarchical", "val_batch_focal"} <= set(model.history_)
+    assert model.evaluate(cells(1))["value"][0] > 0.5
+    again = ex.load(model.save(tmp_path / "model"))
+    assert again.predict_proba(cells(1)).equals(model.predict_proba(cells(1)))
+
+
+def test_nothing_is_pretrained_where_no_objective_is_given() -> None:
+    model = tiny(objectives="").fit(cells())
+    assert model.history_["stage"].tolist() == ["probe"]
+    assert "Its weights stayed random" in model.describe()
+    assert not np.array_equal(model.transform(cells(1)), tiny().fit(cells()).transform(cells(1)))
+    with pytest.raises(NotFittedError, match="without an objective that restores"):
+        model.impute(cells(1))
+
+
+@pytest.mark.parametrize("encoder", ["waves", "doubling_waves", "bins"])
+def test_value_encoders(encoder: Any) -> None:
+    model = tiny(value_encoder=encoder, style="bert", n_bins=8, decoder="query", read_depth="rda").fit(cells())
+    found = model.transform(cells(1))
+    assert np.isfinite(found).all()
+    assert model.fitted_.tokeniser.target_depth == cells().X.sum(axis=1)[model_rows(model)].max()
+
+
+def model_rows(model: BMFM) -> np.ndarray:
+    from expressor.systems.bmfm.corpus import Split
+
+    return Split.of(80, model.validation, seed=model.random_state).train
+
+
+def test_adaptive_masking_weighs_genes_by_their_error() -> None:
+    from expressor.systems.bmfm.training import Masking
+
+    model = tiny(objectives="mlm", masking=Masking(adaptive=True)).fit(cells())
+    weight = model.fitted_.learner.gene_weight
+    assert 0 < float(weight.min()) < float(weight.max()) < 1
+
+
+# Labels ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_probe_is_logistic_regression_on_standard_scores() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    draw = np.random.default_rng(0)
+    codes = np.arange(120) % 3
+    x = (draw.normal(size=(120, 5)) * [1, 5, 0.1, 2, 1] + 3 + codes[:, None] * [1, 0, 0.1, 0, 0]).astype(np.float32)
+    for n in (3, 2):
+        y = codes % n
+        head = fit_probe(x, y, n, strength=0.5)
+        z = (x - x.mean(0)) / x.std(0)
+        expected = LogisticRegression(C=10.0, max_iter=2000).fit(z, y).predict_proba(z)
+        found = torch.softmax(torch.from_numpy(x) @ head.weight.T + head.bias, 1).numpy()
+        assert np.allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("how", ["full", "lora"])
+def test_fine_tuning_starts_from_the_probe_and_must_gain(how: Any, learnt: BMFM, tmp_path: Path) -> None:
+    data, own = cells(n=160), {"start_from": str(learnt.save(tmp_path / "learnt")), "objectives": "", "max_length": 64}
+    plan = TrainPlan(lr=1e-3, batch_size=32, epochs=4)
+    model = tiny(finetune=how, lora_rank=2, tuning=plan, **own).fit(data)
+    assert model.history_["stage"].tolist() == ["probe", *["tune"] * 4]
+    assert model.history_["val_loss"].iloc[1:].min() < model.history_["val_loss"].iloc[0]
+    assert np.array_equal(model.transform(cells(1)), learnt.transform(cells(1)))
+    kept, now = learnt.fitted_.network.state_dict(), model.fitted_.tuned.state_dict()  # type: ignore[union-attr]
+    changed = {name for name in kept if not torch.equal(kept[name], now[name])}
+    assert changed
+    assert how == "full" or all(name.startswith("encoder.") and name.endswith("weight") for name in changed)
+    again = ex.load(model.save(tmp_path / "model"))
+    assert again.predict_proba(cells(1)).equals(model.predict_proba(cells(1)))
+    useless = tiny(finetune=how, tuning=TrainPlan(lr=10.0, batch_size=32, epochs=1), **own).fit(data)
+    assert useless.fitted_.tuned is None
+    assert "was discarded" in useless.describe()
+
+
+def test_fine_tuning_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    def model(steps: int) -> BMFM:
+        one = tiny(finetune="full", tuning=TrainPlan(lr=1e-3, batch_size=16, epochs=4))
+        one.tuning.set_params(max_steps=steps, checkpoint_steps=1)
+        return one
+
+    whole = model(9).fit(cells())
+    folder = tmp_path / "resume"
+    first = model(9)
+    first.fit(cells(), resume=folder)
+    (folder / "tune.safetensors").unlink()
+    assert first.fit(cells(), resume=folder).predict_proba(cells(1)).equals(whole.predict_proba(cells(1)))
+
+
+def test_gaps_in_labels_and_unknown_ones() -> None:
+    data = cells()
+    words = data.obs["cell_type"].astype(str).to_numpy(dtype=object)
+    words[:30] = None
+    data.obs["cell_type"] = words
+    model = tiny().fit(data)
+    assert model.fitted_.counts["labelled"] == 50
+    new = cells(1)
+    new.obs["cell_type"] = new.obs["cell_type"].astype(str).replace("T1", "unheard")
+    table = model.evaluate(new).set_index("metric")
+    assert table.loc["log_loss", "n_undefined"] == (new.obs["cell_type"] == "unheard").sum()
+    data.obs["cell_type"] = "one"
+    with pytest.raises(DataError, match="tells no classes apart"):
+        tiny().fit(data)
+
+
+def test_val_judges_instead_of_a_part() -> None:
+    model = tiny(finetune="full", tuning=TrainPlan(lr=1e-3, batch_size=16, epochs=1)).fit(cells(), val=cells(1))
+    assert model.fitted_.counts == {"cells": 80, "train": 80, "held_out": 80, "labelled": 80}
+
+
+# Starts ------------------------------------------------------------------------------------------------------------------
+
+
+def test_going_on_from_a_saved_model(fitted: BMFM, learnt: BMFM, tmp_path: Path) -> None:
+    path = str(fitted.save(tmp_path / "first"))
+    same = tiny(start_from=path, objectives="").fit(cells(3))
+    assert np.array_equal(same.transform(cells(1)), fitted.transform(cells(1)))
+    assert np.isfinite(same.impute(cells(1)[:, 10:].copy())).all()
+    more = tiny(start_from=str(learnt.save(tmp_path / "learnt")), dim=32).fit(cells(3))
+    assert more.transform(cells(1)).shape == (80, 16)
+    assert more.history_["val_r2"].iloc[0] > 0.1 > tiny().fit(cells(3)).history_["val_r2"].iloc[0]
+    names = (*fitted.genes_in_[:30], "NEW")
+    wide = cells(3)
+    wide.var_names = [*wide.var_names[:30], "NEW", *[f"X{i}" for i in range(19)]]
+    other = tiny(start_from=path, objectives="", vocabulary=names).fit(wide)
+    table = other.fitted_.network.gene.weight
+    assert torch.equal(table[:30], fitted.fitted_.network.gene.weight[:30])
+    assert torch.allclose(table[30], fitted.fitted_.network.gene.weight.mean(0))
+    again = ex.load(other.save(tmp_path / "other"))
+    assert np.array_equal(again.transform(wide), other.transform(wide))
+
+
+def test_a_start_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="model to start from"):
+        tiny(start_from=str(tmp_path / "nothing")).fit(cells())
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FormatError, match="is no saved model"):
+        tiny(start_from=str(tmp_path)).fit(cells())
+
+
+# Bad inputs --------------------------------------------------------------------------------------------------------------
+
+
+def test_bad_data_are_refused_early(fitted: BMFM) -> None:
+    data = cells()
+    logged = data.copy()
+    logged.X = np.log1p(data.X.toarray())
+    logged.layers["counts"] = data.X.copy()
+    for call in (tiny().fit, fitted.transform):
+        with pytest.raises(DataError, match="layer='counts'"):
+            call(logged)
+    empty = data.copy()
+    empty.X = empty.X.toarray()
+    empty.X[3] = 0
+    for call in (tiny().fit, fitted.transform):
+        with pytest.raises(DataError, match="1 of [0-9]+ cells have no counts of the model's genes, such as row 3"):
+            call(empty)
+    other = data.copy()
+    other.var_names = [f"Gene{i + 1:02d}" for i in range(50)]
+    with pytest.raises(GeneError, match="no gene of the vocabulary"):
+        fitted.predict(other)
+    with pytest.raises(DataError, match="there is no column 'celltype'"):
+        tiny(label="celltype").fit(data)
+    with pytest.raises(DataError, match="too few cells"):
+        tiny().fit(data[:3].copy())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": "wcde"}, "unknown objective 'wcde'"),
+        ({"objectives": (Objective(source="label", loss="hierarchical", column="a"),)}, "needs its ontology"),
+        ({"objectives": (Objective(source="profile", loss="mse", cell_token=2),)}, "cell token that is not there"),
+        ({"objectives": (Objective(source="values", loss="token_value"),)}, "needs binned values"),
+        ({"finetune": "none"}, "no objective tells the label"),
+        ({"dim": 15}, "dim is not a multiple of heads"),
+        ({"validation": 0.0}, "validation is out of range"),
+        ({"max_length": 0}, "max_length is out of range"),
+    ],
+)
+def test_bad_parameters_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        tiny(**changes).fit(cells())
+
+
+def test_a_model_without_labels_says_so() -> None:
+    model = tiny(label=None).fit(cells())
+    with pytest.raises(NotFittedError, match="without labels"):
+        model.predict(cells())
+    data = cells(1)
+    data.X = data.X.toarray()
+    data.X[0, 0] = np.nan
+    model.annotate(data)
+    assert data.obsm["bmfm"].shape == (80, 16)
+    assert np.isfinite(data.layers["bmfm_restored"]).all()
+    assert np.array_equal(data.layers["bmfm_restored"][1:], data.X[1:])
