@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expressor.core.equations import equation
+from expressor.estimator import intervals
 
 _TEXTBOOK = "standard formula, written from general knowledge and checked by the tests named here"
 
@@ -105,4 +106,4 @@ def ledoit_wolf_shrinkage(Z: Float[Tensor, "sample gene"]) -> Float[Tensor, ""]:
 )  # fmt: skip
 def gene_inflation(squares: Float[Tensor, " gene"], n: Float[Tensor, " gene"], nu: float) -> Float[Tensor, " gene"]:
     """Return c of each gene from its summed squared errors and their number; nu errors of size 1 are added."""
-    return ((nu + squares) / (nu + n)).sqrt()
+    return intervals.gene_inflation(squares, n, nu)

@@ -14,19 +14,20 @@ from expressor.data import fields
 from expressor.data.profiles import profiles, profiles_to_restore
 from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.estimator.base import Estimator, State
+from expressor.estimator.intervals import Restore, calibrate, quantile_at
 from expressor.estimator.restoring import judge_restoration
 from expressor.estimator.roles import Encodes, Imputes
 from expressor.genes.vocab import GeneVocab
 from expressor.nn.gaussian import (
     CHOICES,
     GaussianState,
+    condition,
     fit_gaussian,
     log_likelihood,
     patterns,
     posterior_factors,
     restore,
 )
-from expressor.systems.conditional_gaussian.calibration import calibrate, quantile_at
 
 
 @final
@@ -98,10 +99,7 @@ class ConditionalGaussian(Estimator, Imputes, Encodes):
         self.shrinkage_ = float(self._gaussian.shrinkage)
         inflation, quantiles = np.ones(len(genes)), None
         if self.folds:
-            inflation, quantiles = calibrate(
-                values, shrinkage=self.shrinkage_, rank=self.rank, sweeps=self.sweeps, folds=self.folds,
-                seed=self.random_state,
-            )  # fmt: skip
+            inflation, quantiles = calibrate(values, self._learn, folds=self.folds, seed=self.random_state)
         self._quantiles = quantiles
         self._floor = 0.0 if self.floor == "auto" and float(np.nanmin(values)) >= 0 else -np.inf
         self.gene_table_ = pd.DataFrame(
@@ -119,6 +117,18 @@ class ConditionalGaussian(Estimator, Imputes, Encodes):
             }
         )
         self.genes_in_ = GeneVocab(genes)
+
+    def _learn(self, train: torch.Tensor) -> Restore:
+        """Return what restores held-out samples, for the calibration."""
+        state = fit_gaussian(train, shrinkage=self.shrinkage_, rank=self.rank, sweeps=min(self.sweeps, 3))
+
+        def restored(
+            values: torch.Tensor, shown: torch.Tensor, hidden: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            mean, variance = condition(state, values, shown, hidden)
+            return mean, torch.where(state.scale[hidden] > 0, variance, 0.0)  # type: ignore[arg-type]
+
+        return restored
 
     # Using -----------------------------------------------------------------------------------------------------------
 

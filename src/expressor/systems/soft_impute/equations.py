@@ -80,3 +80,21 @@ def sample_factors(
 ) -> Float[Tensor, "sample factor"]:
     """Return a of samples that share what was measured."""
     return ridge_factor(z_o.T, B_o, lam)
+
+
+@equation(
+    "soft_impute", "S6",
+    meaning="expected squared error of S5: factors that the penalty holds back, noise of what was measured, noise of the value",
+    latex=r"v_h = B_h M \left( \lambda^2 D + \sigma^2 B_o^\top B_o \right) M B_h^\top + \sigma^2, \qquad "
+    r"M = (B_o^\top B_o + \lambda I)^{-1}",
+    fidelity="inferred",
+    source="ours: for factors with the covariance D and noise of variance sigma^2; samples of the fit have D = B'B / n",
+)  # fmt: skip
+def restored_variance(
+    B_o: Float[Tensor, "observed factor"], B_h: Float[Tensor, "target factor"], lam: float,
+    D: Float[Tensor, "factor factor"], noise: float,
+) -> Float[Tensor, " target"]:  # fmt: skip
+    """Return v of the targets, in squared standard deviations; ``noise`` is sigma^2."""
+    inner = B_o.T @ B_o
+    along = torch.linalg.solve(inner + lam * torch.eye(len(inner), dtype=inner.dtype), B_h.T)
+    return (along * ((lam**2 * D + noise * inner) @ along)).sum(0) + noise

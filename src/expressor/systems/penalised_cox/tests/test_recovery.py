@@ -37,6 +37,39 @@ def test_new_patients_are_ranked_nearly_as_the_truth_ranks_them(penalty: str) ->
         assert sizes[[one in planted for one in sizes.index]].sum() > 0.6 * sizes.sum()
 
 
+def forest_concordance(train: ad.AnnData, new: ad.AnnData, trees: int = 100) -> float:
+    """Harrell's C on new patients of a random survival forest, which assumes neither proportional nor linear hazards."""
+    ensemble = pytest.importorskip("sksurv.ensemble", reason="scikit-survival is the oracle of this test")
+    from sksurv.util import Surv
+
+    known = Surv.from_arrays(train.obs["event"].astype(bool), train.obs["time"].astype(float))
+    forest = ensemble.RandomSurvivalForest(trees, min_samples_leaf=10, max_features="sqrt", random_state=0)
+    risk = forest.fit(np.asarray(train.X), known).predict(np.asarray(new.X))
+    return concordance(new.obs["time"], new.obs["event"].astype(bool), risk)
+
+
+def test_a_random_survival_forest_finds_no_more_where_hazards_are_linear(fitted: PenalisedCox) -> None:
+    new = patients(1)
+    own = concordance(new.obs["time"], new.obs["event"], fitted.risk(new))
+    forest = forest_concordance(patients(0), new)
+    assert 0.6 < forest < own
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("EXPRESSOR_DATA"), reason="EXPRESSOR_DATA is not set")
+def test_on_real_tumours_it_is_as_good_as_a_random_survival_forest() -> None:
+    adata = ex.datasets.survival_cohort("DBCD").adata
+    most = np.argsort(-np.asarray(adata.X).var(axis=0))
+    forest, own = [], []
+    for k in range(3):
+        test = np.arange(adata.n_obs) % 3 == k
+        train, new = adata[~test].copy(), adata[test].copy()
+        genes = np.sort(most[:500])
+        forest.append(forest_concordance(train[:, genes].copy(), new[:, genes].copy()))
+        own.append(concordance(new.obs["time"], new.obs["event"].astype(bool), PenalisedCox().fit(train).risk(new)))
+    assert np.mean(own) > np.mean(forest) - 0.05
+
+
 def test_curves_hold_for_new_patients(fitted: PenalisedCox) -> None:
     new = patients(2, 600)
     table = fitted.evaluate(new).set_index("metric")

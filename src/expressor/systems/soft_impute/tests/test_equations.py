@@ -79,3 +79,17 @@ def test_a_path_started_warm_ends_where_a_cold_start_does() -> None:
     cold = completion.complete(Z, known, 1.0, rank=15, tolerance=1e-14, max_rounds=3000)
     torch.testing.assert_close(warm.A @ warm.B.T, cold.A @ cold.B.T, atol=1e-4, rtol=0.0)
     assert start.A.shape[1] < warm.A.shape[1]
+
+
+@pytest.mark.covers("S5", "S6")
+def test_the_variance_is_that_of_the_errors_under_a_joint_normal_distribution() -> None:
+    rng = np.random.default_rng(2)
+    B, lam, noise = rng.normal(size=(9, 3)), 1.7, 0.4
+    D = np.cov(rng.normal(size=(3, 20)))
+    joint = B @ D @ B.T + noise * np.eye(9)
+    o, h = np.arange(5), np.arange(5, 9)
+    # The rows of E take a whole sample to the errors of its restored values.
+    weights = equations.sample_factors(torch.eye(5).double(), torch.from_numpy(B[o]), lam).numpy() @ B[h].T
+    E = np.hstack([-weights.T, np.eye(4)])
+    found = equations.restored_variance(torch.from_numpy(B[o]), torch.from_numpy(B[h]), lam, torch.from_numpy(D), noise)
+    np.testing.assert_allclose(found.numpy(), np.diag(E @ joint @ E.T), atol=1e-12)

@@ -7,6 +7,7 @@ import pytest
 from expressor.core.errors import DataError
 from expressor.datasets.examples import example
 from expressor.datasets.profiles import simulate_bulk
+from expressor.estimator.errors import NotFittedError
 from expressor.systems.soft_impute.estimator import SoftImpute
 
 
@@ -48,10 +49,48 @@ def test_more_penalty_leaves_fewer_factors() -> None:
     assert ranks[0] > ranks[-1]
 
 
+@pytest.mark.parametrize("shown", [6, 30])
+def test_intervals_cover_what_they_say(fitted: SoftImpute, shown: int) -> None:
+    new = samples(3)
+    seen = new[:, new.var_names[:shown]].copy()
+    order = fitted.genes_in_.index_of(new.var_names[shown:])
+    widths = []
+    for coverage in (0.5, 0.9):
+        lower, upper = (one[:, order] for one in fitted.impute_interval(seen, coverage))
+        inside = (new.X[:, shown:] >= lower) & (new.X[:, shown:] <= upper)
+        assert inside.mean() == pytest.approx(coverage, abs=0.07)
+        widths.append((upper - lower).mean())
+        middle = fitted.impute(seen)[:, order]
+        assert bool(((lower <= middle) & (middle <= upper)).all())
+    assert widths[0] < widths[1]
+    lower, upper = fitted.impute_interval(new)
+    assert np.array_equal(lower, upper)
+
+
+def test_intervals_are_narrower_where_more_is_measured(fitted: SoftImpute) -> None:
+    new = samples(3)
+    width = [
+        np.subtract(*fitted.impute_interval(new[:, new.var_names[:n]].copy())[::-1])[:, -10:].mean() for n in (5, 40)
+    ]
+    assert width[1] < 0.8 * width[0]
+
+
+def test_without_folds_there_are_no_intervals() -> None:
+    data = example("bulk")
+    model = SoftImpute.preset("tiny", folds=0).fit(data)
+    with pytest.raises(NotFittedError, match="fitted without intervals. Fit it with folds of 2 or more"):
+        model.impute_interval(data)
+    assert list(model.evaluate(data)["metric"]) == ["gene_r", "restoration_rmse"]
+    with pytest.raises(DataError, match="too few samples to calibrate intervals; expected at least 8, got 6"):
+        SoftImpute().fit(data[:6].copy())
+    with pytest.raises(DataError, match="one fold holds nothing out"):
+        SoftImpute(folds=1).fit(data)
+
+
 def test_evaluate_and_factors(fitted: SoftImpute) -> None:
     new = samples(2)
     table = fitted.evaluate(new).set_index("metric")
-    assert list(table.index) == ["gene_r", "restoration_rmse"]
+    assert list(table.index) == ["gene_r", "restoration_rmse", "restoration_coverage"]
     assert table.loc["gene_r", "value"] > 0.9
     planted, found = new.obsm["factors"], fitted.transform(new)[:, :4]
     left = planted - found @ np.linalg.lstsq(found, planted, rcond=None)[0]
