@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from expressor.core.errors import DataError, FormatError, GeneError
-from expressor.data import open_blocks
+from expressor.data import Tokeniser, gene_medians, open_blocks
 from expressor.genes import GeneVocab
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2:UserWarning")
@@ -100,3 +100,64 @@ def test_bad_sources_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.h5ad").write_bytes(content[: len(content) // 2])
     with pytest.raises(FormatError, match="cannot be read|truncated"):
         open_blocks(tmp_path / "cut.h5ad")
+
+
+def write_collection(folder: Path, parts: list[AnnData]) -> None:
+    """Write what annbatch documents: a zarr 3 group of numbered stores, whose sparse arrays are sharded."""
+    import anndata
+    import zarr
+
+    root = zarr.open_group(folder, mode="w", zarr_format=3)
+    root.attrs.update({"encoding-type": "annbatch-preshuffled", "encoding-version": "0.1.0"})
+    with anndata.settings.override(zarr_write_format=3):
+        for at, part in enumerate(parts):
+            part.write_zarr(folder / f"dataset_{at}")
+            matrix = zarr.open_group(folder / f"dataset_{at}" / "X")
+            for name in ("data", "indices"):
+                values = matrix[name][:]
+                del matrix[name]
+                shards = (-(-len(values) // 64) * 64,)
+                matrix.create_array(name, data=values, chunks=(64,), shards=shards)
+            zarr.consolidate_metadata(folder / f"dataset_{at}")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_collection_of_annbatch_is_one_source(tmp_path: Path) -> None:
+    parts = [make(9, seed=at) for at in range(11)]
+    write_collection(tmp_path / "all.zarr", parts)
+    blocks = open_blocks(tmp_path / "all.zarr")
+    assert len(blocks) == 99
+    rows = np.array([98, 0, 40, 20, 20])
+    whole = np.concatenate([one.X.toarray() for one in parts])
+    np.testing.assert_array_equal(blocks.read(rows).toarray(), whole[rows])
+    assert blocks.obs.index[:90:9].tolist() == [f"c{at}-0" for at in range(10)]
+    assert blocks.column("source").iloc[90] == "dataset_10"
+    import shutil
+
+    for one in (tmp_path / "all.zarr").glob("dataset_*"):
+        shutil.rmtree(one)
+    with pytest.raises(
+        FormatError, match="the collection of annbatch .* is empty; expected folders dataset_0, dataset_1"
+    ):
+        open_blocks(tmp_path / "all.zarr")
+
+
+def test_medians_of_genes_are_those_of_all_cells_at_once(tmp_path: Path) -> None:
+    cells = make(200)
+    counts = cells.X.toarray() * np.random.default_rng(1).integers(1, 9, (200, 1))
+    counts[:, 4] = 0
+    cells = AnnData(sparse.csr_matrix(counts), var=cells.var)
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    found = gene_medians(open_blocks(tmp_path / "a.h5ad"), at_once=33)
+    values = 1e4 * counts / counts.sum(axis=1, keepdims=True)
+    expected = [np.median(column[column > 0]) if column.any() else np.nan for column in values.T]
+    np.testing.assert_allclose(found, expected, rtol=0.008)
+    assert np.isnan(found[4])
+    part = np.arange(50, 90)
+    expected = [np.median(column[column > 0]) if column.any() else np.nan for column in values[part].T]
+    np.testing.assert_allclose(gene_medians(open_blocks(cells), rows=part[::-1]), expected, rtol=0.008)
+    tokens = Tokeniser(max_length=40, order="sorted", normalise="medians", medians=found)(
+        cells.X[:1], counts[:1].sum(axis=1)
+    )
+    ranked = np.argsort(-(values[0] / np.where(np.isnan(found), np.inf, found)), kind="stable")
+    assert tokens.genes[0].tolist() == ranked[: tokens.lengths[0]].tolist()

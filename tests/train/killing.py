@@ -1,7 +1,8 @@
 """A program that trains in child processes, kills them at random moments, and lets the last one end.
 
-``python killing.py FOLDER KILLS SEED [SYSTEM]`` prints what happened as JSON. It trains the toy of these tests, or fits a system's
-preset ``tiny`` on its example data. Children are forked, so that imports are paid once.
+``python killing.py FOLDER KILLS SEED [SYSTEM]`` prints what happened as JSON. It trains the toy of these tests; for ``stream`` a
+network on cells that are read from a file in parts; else it fits a system's preset ``tiny`` on its example data.
+Children are forked, so that imports are paid once.
 """
 
 import json
@@ -20,9 +21,11 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from stream_ranks import describe, make_cells
 from toy import train, weights
 
-from expressor.train import TrainPlan
+from expressor.data import open_blocks
+from expressor.train import TrainPlan, run
 from expressor.train.checkpoint import read_checkpoint
 
 Work = Callable[[Path], dict[str, torch.Tensor]]
@@ -34,6 +37,19 @@ def train_toy(resume: Path) -> dict[str, torch.Tensor]:
     found = weights(training) | {"outer": training.extra["outer"].state_dict()["value"]}
     found["losses"] = torch.tensor([one["loss"] for one in outcome.records], dtype=torch.float64)
     return found
+
+
+def streaming(cells: Path) -> Work:
+    make_cells().write_h5ad(cells)
+
+    def train_streamed(resume: Path) -> dict[str, torch.Tensor]:
+        training = describe(open_blocks(cells), 10)
+        plan = TrainPlan(lr=0.05, epochs=8, patience=None, device="cpu", checkpoint_steps=1)
+        outcome = run(training, plan, seed=1, resume=resume, identity="streamed")
+        losses = torch.tensor([one["loss"] for one in outcome.records], dtype=torch.float64)
+        return weights(training) | {"losses": losses}
+
+    return train_streamed
 
 
 def fitting(system: str) -> Work:
@@ -81,7 +97,9 @@ def position(folder: Path) -> int:
 
 def main() -> None:
     folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    work = fitting(sys.argv[4]) if len(sys.argv) > 4 else train_toy
+    work = train_toy
+    if len(sys.argv) > 4:
+        work = streaming(folder / "cells.h5ad") if sys.argv[4] == "stream" else fitting(sys.argv[4])
     torch.set_num_threads(1)
     whole = folder / "whole"
     whole.mkdir()

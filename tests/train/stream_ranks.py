@@ -7,6 +7,7 @@ of the work itself still shows, because then the results are missing.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import torch.distributed
 from anndata import AnnData
 from scipy import sparse
 
-from expressor.data import Stream, Tokeniser, in_order, open_blocks
+from expressor.data import Blocks, Stream, Tokeniser, in_order, open_blocks
 from expressor.train import Training, TrainPlan, run
 from expressor.train.gather import gather_rows
 from expressor.train.loop import make_fabric
@@ -40,10 +41,10 @@ class Network(torch.nn.Module):
         return self.head((self.genes(genes + 1) * values[..., None]).mean(dim=1))[:, 0]
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    blocks, tokeniser = open_blocks(make_cells()), Tokeniser(max_length=12, dropout=0.2, read_depth="rda", threshold=0)
-    stream = Stream(blocks, batch_size=int(sys.argv[2]), seed=5, chunk=8, buffer=6)
+def describe(blocks: Blocks, batch_size: int) -> Training:
+    """Return a training on streamed cells that are thinned and shuffled."""
+    tokeniser = Tokeniser(max_length=12, dropout=0.2, read_depth="rda", threshold=0)
+    stream = Stream(blocks, batch_size=batch_size, seed=5, chunk=8, buffer=6)
 
     class Epoch:
         def __init__(self, epoch: int, rank: int, world: int) -> None:
@@ -64,9 +65,16 @@ def main() -> None:
     def loss(module: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {"loss": ((module(batch["genes"], batch["values"]) - batch["wanted"]) ** 2).mean()}
 
-    network = Network()
+    return Training(module=Network(), batches=Epoch, loss=loss)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    blocks = open_blocks(make_cells())
+    training = describe(blocks, int(sys.argv[2]))
     plan = TrainPlan(lr=0.05, epochs=5, patience=None, device="cpu")
-    outcome = run(Training(module=network, batches=Epoch, loss=loss), plan, seed=1)  # type: ignore[arg-type]
+    outcome = run(training, plan, seed=1)
+    network: Any = training.module
     fabric = make_fabric(plan)
     parts = in_order(blocks, batch_size=7, rank=fabric.global_rank, world=fabric.world_size)
     rows = gather_rows(fabric, torch.from_numpy(np.concatenate([one.rows for one in parts])))

@@ -33,6 +33,10 @@ def test_a_few_kills(tmp_path: Path) -> None:
     run_and_kill(tmp_path, 4, 0)
 
 
+def test_a_few_kills_while_cells_are_streamed(tmp_path: Path) -> None:
+    run_and_kill(tmp_path, 4, 0, "stream")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_many_kills(tmp_path: Path, seed: int) -> None:

@@ -38,6 +38,7 @@ _HOMES = {
     "expression": "fields",
     "expression_sparse": "fields",
     "fingerprint": "fields",
+    "gene_medians": "medians",
     "grid": "spatial",
     "grid_of": "brainspace",
     "has_outcome": "outcomes",

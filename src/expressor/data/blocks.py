@@ -40,8 +40,9 @@ def open_blocks(data: Any, *, layer: str | None = None, genes: GeneNames = None)
     ----------
     data
         An AnnData in memory or backed; the path of an h5ad file, of a zarr folder, of a folder of such shards (read in the order
-        of their names), or of a text table; a table or array as :func:`expressor.data.read` takes them; a list of any of these,
-        or a dictionary that names them, as one; or blocks, which are returned.
+        of their names), of a collection that annbatch wrote, or of a text table; a table or array as
+        :func:`expressor.data.read` takes them; a list of any of these, or a dictionary that names them, as one; or blocks, which
+        are returned.
     layer
         Layer with the raw counts; ``X`` when not given.
     genes

@@ -11,7 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from expressor.core.errors import DataError, GeneError
+from expressor.core.errors import DataError, FormatError, GeneError
+from expressor.data import files
 from expressor.data.blocks import Blocks, GeneNames, OneSource, check_column, open_blocks
 from expressor.data.stored import StoredBlocks
 from expressor.genes.vocab import GeneVocab
@@ -166,11 +167,36 @@ def name_sources(data: Sequence[Any]) -> dict[str, Any]:
 
 
 def find_shards(path: Path) -> dict[str, Path]:
-    """Return the h5ad files and zarr folders that a folder holds, by name; none where it is a store itself."""
-    if not path.is_dir() or any((path / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json")):
+    """Return the h5ad files and zarr folders that a folder holds, by name; none where it is a store itself.
+
+    A collection that annbatch wrote is a zarr group of such stores, which are read without annbatch, in the order of their numbers.
+    """
+    if not path.is_dir():
         return {}
+    if any((path / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json")):
+        return _find_datasets(path)
     return {one.name: one for one in sorted(path.iterdir())
             if one.suffix == ".h5ad" or (one.suffix == ".zarr" and one.is_dir())}  # fmt: skip
+
+
+def _find_datasets(path: Path) -> dict[str, Path]:
+    """Return the stores of a collection of annbatch: a group of encoding type ``annbatch-preshuffled`` with ``dataset_0``, ...
+
+    Raises
+    ------
+    FormatError
+        The group says that it is one and holds no such store.
+    """
+    import zarr
+
+    with files.reading(path, "zarr"):
+        attributes = dict(zarr.open_group(path, mode="r").attrs)
+    if attributes.get("encoding-type") != "annbatch-preshuffled":
+        return {}
+    found = sorted(path.glob("dataset_[0-9]*"), key=lambda one: int(one.name.removeprefix("dataset_")))
+    if not found:
+        raise FormatError(f"the collection of annbatch {path} is empty", expected="folders dataset_0, dataset_1, ...")
+    return {one.name: one for one in found}
 
 
 def open_backed(adata: AnnData, *, layer: str | None, genes: GeneNames) -> Blocks:

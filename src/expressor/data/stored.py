@@ -30,8 +30,6 @@ class StoredBlocks(OneSource):
         Layer with the counts; ``X`` when not given.
     genes
         The vocabulary; the data's own genes when not given.
-    group
-        Place of the AnnData inside the store; its root when not given.
 
     Raises
     ------
@@ -49,14 +47,12 @@ class StoredBlocks(OneSource):
         *,
         layer: str | None = None,
         genes: GeneNames = None,
-        group: str = "",
     ) -> None:
         self.path = files.find(path, what="data file")
         self._what = "AnnData in zarr" if self.path.is_dir() else "AnnData in HDF5 (h5ad)"
-        where = os.fspath(path) + (f", {group}" if group else "")
-        store = _open(self.path)
+        where = os.fspath(path)
+        self._store = _open(self.path)
         with files.reading(self.path, self._what):
-            self._store = store[group] if group else store
             for name in ("obs", "var"):
                 if name not in self._store:
                     raise FormatError(f"{where} holds no AnnData", expected=f"a table {name!r}")
