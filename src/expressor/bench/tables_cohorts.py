@@ -13,7 +13,7 @@ from expressor.metrics.catalogue import record
 HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance", "ari", "integration")
 INTERVALS = {"annotation": ("accuracy", "macro_f1"), "integration": ("integration", "avg_bio", "avg_batch")}
 """What is shown with intervals, where it is not the headline metric alone; by task."""
-UNITS = {"annotation": "cells", "clustering": "cells", "integration": "cells"}
+UNITS = {"annotation": "cells", "clustering": "cells", "integration": "cells", "transfer": "cells"}
 """What is resampled, where it is not patients; by task."""
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
 NOMINAL = {"restoration_coverage": "→0.9", "d_calibration": ""}
