@@ -10,13 +10,19 @@ from scipy import stats
 
 from expressor.metrics.catalogue import record
 
-HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance", "ari", "integration")
+HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance", "ari", "integration", "map_r2")
 INTERVALS = {"annotation": ("accuracy", "macro_f1"), "integration": ("integration", "avg_bio", "avg_batch")}
 """What is shown with intervals, where it is not the headline metric alone; by task."""
-UNITS = {"annotation": "cells", "clustering": "cells", "integration": "cells", "transfer": "cells"}
+UNITS = {"annotation": "cells", "clustering": "cells", "integration": "cells", "transfer": "cells", "brain": "groups"}
 """What is resampled, where it is not patients; by task."""
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
-NOMINAL = {"restoration_coverage": "→0.9", "d_calibration": ""}
+NOMINAL = {
+    "restoration_coverage": "→0.9",
+    "map_coverage": "→0.9",
+    "map_coverage50": "→0.5",
+    "map_moran": "→0",
+    "d_calibration": "",
+}
 
 
 def cohort_table(results: pd.DataFrame, notes: Sequence[str] = ()) -> str:

@@ -54,7 +54,8 @@ class BrainINR(Estimator, Maps):
         What a field knows of a place beside its coordinates: some of ``"tissue"`` (probability of grey and white matter; one code
         in the paper's network) and ``"slab"`` (cortex, cerebellum, brainstem); ``"auto"``: those that the data have.
     symmetry
-        ``"fold"``: |x| instead of x, so that both sides are one; ``"mirror"``: every sample again on the other side; ``"none"``.
+        ``"fold"``: |x| instead of x, so that both sides are one; ``"mirror"``: every sample again on the other side; ``"none"``;
+        ``"auto"``: ``"fold"`` in MNI152, else ``"none"``.
     donor
         ``"pooled"``: one field of all donors, each on a scale of its own. ``"separate"``: a field a donor, averaged, as in the
         paper.
@@ -99,7 +100,7 @@ class BrainINR(Estimator, Maps):
     gene: str = "table"
     gene_dim: int = 8
     conditions: Literal["auto"] | tuple[str, ...] = "auto"
-    symmetry: Literal["fold", "mirror", "none"] = "fold"
+    symmetry: Literal["auto", "fold", "mirror", "none"] = "auto"
     donor: Literal["pooled", "separate", "ignore"] = "pooled"
     held_out: Literal["blocks", "donors", "samples"] = "blocks"
     folds: int = 5
@@ -118,7 +119,7 @@ class BrainINR(Estimator, Maps):
 
     def _check(self) -> None:
         check_choice(self.field, FIELDS, name="field")
-        check_choice(self.symmetry, ("fold", "mirror", "none"), name="symmetry")
+        check_choice(self.symmetry, ("auto", "fold", "mirror", "none"), name="symmetry")
         check_choice(self.donor, ("pooled", "separate", "ignore"), name="donor")
         check_choice(self.held_out, ("blocks", "donors", "samples"), name="held_out")
         check_choice(self.schedule, SCHEDULES, name="schedule")
@@ -179,7 +180,7 @@ class BrainINR(Estimator, Maps):
             Genes of the fit, in the order wanted; all, in the order of ``genes_in_``, by default.
         given
             What is known of each place: columns ``grey``, ``white``, ``slab``. What is absent is derived: tissue from the template
-            of MNI152, the rest from the nearest samples.
+            of MNI152, or from the nearest samples elsewhere; the slab from a boundary between the samples of each.
         donor
             Expression on the scale of one donor of the fit; on the mean of their scales by default.
         vectors
@@ -418,7 +419,7 @@ class BrainINR(Estimator, Maps):
         return (
             f"Expression ({self.unit_}) of {len(self.genes_in_)} genes in {n} samples of {len(self.donors_)} donors was "
             f"interpolated in {self.space_} by {how}. Donors were {donors.get(self.donor, 'not told apart')}.{known}"
-            f"{sides.get(self.symmetry, '')}{held}"
+            f"{sides.get(frame.symmetry, '')}{held}"
         )
 
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.spatial import cKDTree
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from expressor.core.errors import DataError, nearest_names
 from expressor.data import keys
@@ -189,6 +193,7 @@ class Frame:
             A condition is asked for that the data do not have.
         """
         chosen = _choose(samples.given, conditions, space)
+        symmetry = symmetry if symmetry != "auto" else "fold" if space == SPACE else "none"
         slabs = tuple(sorted(set(samples.given[keys.SLAB]))) if "slab" in chosen else ()
         folded = fold(samples.places) if symmetry == "fold" else images(samples.places, symmetry)
         if paper:
@@ -234,13 +239,14 @@ class Frame:
                    arrays["known_conditions"])  # fmt: skip
 
     def _conditions(self, places: np.ndarray, given: pd.DataFrame | None) -> np.ndarray:
-        """Return (point, condition): what is given; else the template's tissue, in MNI152; else a mean over the nearest samples."""
+        """Return (point, condition): what is given; else the template's tissue, in MNI152; else what the samples tell."""
         parts: list[np.ndarray] = []
         for name in self.conditions:
             width = (1 if self.coded else 2) if name == "tissue" else len(self.slabs)
             start = sum(part.shape[1] for part in parts)
-            if name == "slab" and given is not None and keys.SLAB in given:
-                parts.append(self._one_hot(given[keys.SLAB].astype(str).to_numpy()))
+            if name == "slab":
+                told = given is not None and keys.SLAB in given
+                parts.append(self._one_hot(given[keys.SLAB].astype(str).to_numpy() if told else self._slab_at(places)))  # type: ignore[index]
             elif name == "tissue" and given is not None and {GREY, WHITE} <= set(given):
                 parts.append(self._tissue(given[[GREY, WHITE]].to_numpy(dtype=np.float64)))
             elif name == "tissue" and self.space == SPACE:
@@ -257,6 +263,21 @@ class Frame:
             raise DataError(f"slab {one!r} was not in the fit", expected=", ".join(map(repr, self.slabs)),
                             nearest=nearest_names(one, self.slabs))  # fmt: skip
         return (slabs[:, None] == np.array(self.slabs)).astype(np.float64)
+
+    def _slab_at(self, places: np.ndarray) -> np.ndarray:
+        """Return on which side of the boundaries between the samples' slabs a place is, as names."""
+        if len(self.slabs) == 1:
+            return np.full(len(places), self.slabs[0], dtype=object)
+        return np.array(self.slabs)[self._boundaries.predict(self._one_side(places))]
+
+    @cached_property
+    def _boundaries(self) -> Any:
+        # A smooth boundary goes on where no sample is; the nearest samples would carry their slab across it.
+        slab = self.known_conditions[:, -len(self.slabs) :].argmax(axis=1)
+        return make_pipeline(StandardScaler(), SVC(C=10.0, gamma=1.0, random_state=0)).fit(self._one_side(self.known), slab)
+
+    def _one_side(self, places: np.ndarray) -> np.ndarray:
+        return places if self.symmetry == "none" else fold(places)
 
     def _derived(self, places: np.ndarray) -> np.ndarray:
         known = images(self.known, self.symmetry)

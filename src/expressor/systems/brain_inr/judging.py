@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from expressor.core.rng import stream
+from expressor.metrics.maps import MapSums
 from expressor.metrics.patients import bootstrap_weights, interval_of
 from expressor.systems.brain_inr.equations import block_of
 from expressor.systems.brain_inr.inputs import Samples
@@ -33,16 +34,21 @@ def judge_map(model: Any, samples: Samples, *, seed: int) -> pd.DataFrame:
         if bounds is not None:
             bounds[:, rows] = model.at_interval(some.places, given=some.given, donor=known)
     blocks = block_of(samples.places, max(float(np.ptp(samples.places, axis=0).max()) / _BLOCKS, 1e-9)).astype(str)
-    weights = np.vstack([np.ones(len(blocks)), bootstrap_weights(blocks, n_draws=_DRAWS, rng=stream(seed, "blocks"))])
+    sums = MapSums.of(samples.values, found, blocks)
+    drawn = bootstrap_weights(sums.groups, n_draws=_DRAWS, rng=stream(seed, "blocks"))
+    weights = np.vstack([np.ones((1, len(sums.groups))), drawn])
     truth = samples.values
     covered = None if bounds is None else ((truth >= bounds[0]) & (truth <= bounds[1])).mean(axis=1)
     rows_ = [
-        _row("map_r2", _r2(weights, truth, found), "higher", blocks, truth.size),
-        _row("map_r", _r(weights, truth, found), "higher", blocks, truth.size),
+        _row("map_r2", sums.r2(weights), "higher", blocks, truth.size),
+        _row("map_r", sums.r(weights), "higher", blocks, truth.size),
     ]
     if covered is not None:
         with np.errstate(invalid="ignore"):
-            rows_.append(_row("map_coverage", weights @ covered / weights.sum(axis=1), "nominal", blocks, truth.size))
+            by_sample = weights[:, np.searchsorted(sums.groups, blocks)]
+            rows_.append(
+                _row("map_coverage", by_sample @ covered / by_sample.sum(axis=1), "nominal", blocks, truth.size)
+            )
     return pd.DataFrame(rows_)
 
 
@@ -51,28 +57,3 @@ def _row(name: str, draws: np.ndarray, direction: str, blocks: np.ndarray, n: in
     interval = interval_of(float(draws[0]), draws[1:], n_patients=n_blocks)
     return {"metric": name, "unit": "gene over samples, mean over genes", "direction": direction, "value": interval.value,
             "low": interval.low, "high": interval.high, "n": n, "n_undefined": 0, "n_blocks": n_blocks}  # fmt: skip
-
-
-def _r2(weights: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    n = weights.sum(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        total = weights @ truth**2 - (weights @ truth) ** 2 / n
-        r2 = np.where(total > 0, 1 - weights @ (truth - found) ** 2 / total, np.nan)
-    return _mean(r2)
-
-
-def _r(weights: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    n = weights.sum(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mt, mf = weights @ truth / n, weights @ found / n
-        cross = weights @ (truth * found) / n - mt * mf
-        size = (weights @ truth**2 / n - mt**2) * (weights @ found**2 / n - mf**2)
-        r = np.where(size > 0, cross / np.sqrt(np.where(size > 0, size, 1.0)), np.nan)
-    return _mean(r)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over genes; a gene that does not vary is in none."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)

@@ -35,6 +35,11 @@ def fourier() -> Any:
     return ex.BrainINR(**SMALL).fit(simulate(n_donors=1))
 
 
+def model_of(data: Any, symmetry: str) -> np.ndarray:
+    found: np.ndarray = ex.BrainINR(**SMALL | {"field": "gp", "symmetry": symmetry}).fit(data).at(data.obsm["xyz"])
+    return found
+
+
 def r2(truth: np.ndarray, found: np.ndarray) -> float:
     return float(1 - ((truth - found) ** 2).sum() / ((truth - truth.mean(axis=0)) ** 2).sum())
 
@@ -170,8 +175,16 @@ def test_a_volume_and_parcels_hold_what_the_field_says(fourier: Any, tmp_path: P
     np.testing.assert_array_equal(fourier.surface((both, np.zeros((0, 3)))), fourier.at(both))
 
 
-def test_a_slab_is_known_or_derived_from_the_nearest_samples() -> None:
+def test_a_slab_is_known_or_derived_from_a_boundary_between_the_samples() -> None:
     data = simulate()
+    samples = read_samples(data, sorted(data.var_names), donors=True)
+    far = (data.obsm["mni"][:, 0] > 20) | (data.obsm["mni"][:, 0] < -45)
+    kept = samples.take(np.flatnonzero(~far))
+    frame = Frame.of(kept, space="MNI152", symmetry="fold", conditions=("slab",), paper=False)
+    found = frame.query(data.obsm["mni"][far]).conditions
+    assert set(found.sum(axis=1)) == {1.0}
+    given = frame.query(data.obsm["mni"][far], data.obs[["slab"]][far]).conditions
+    assert (found == given).all(axis=1).mean() > 0.9
     model = ex.BrainINR(**SMALL | {"conditions": ("slab",), "field": "idw"}).fit(data)
     own = model.at(data.obsm["mni"], given=data.obs[["slab"]])
     other = model.at(data.obsm["mni"], given=data.obs[["slab"]].replace({"CB": "CX", "CX": "CB"}).astype(str))
@@ -225,5 +238,9 @@ def test_samples_that_are_no_brain_are_fitted_too() -> None:
     data.uns["space"] = "embryo"
     model = ex.BrainINR(**SMALL | {"held_out": "blocks", "symmetry": "none"}).fit(data)
     assert model.score(data) > 0.5
+    assert (
+        ex.BrainINR(**SMALL | {"field": "gp"}).fit(data).at(data.obsm["xyz"]).tolist()
+        == model_of(data, "none").tolist()
+    )
     with pytest.raises(DataError, match="NIfTI are of a brain"):
         model.to_nifti("nowhere.nii")
