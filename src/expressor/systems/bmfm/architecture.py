@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expressor.core.errors import check_choice, check_range
+from expressor.core.errors import DataError, check_choice, check_range
 from expressor.nn.encoder import SetEncoder
 from expressor.nn.values import BinnedValues, RectifiedValues, WaveValues
 from expressor.systems.bmfm.network import DECODERS, CellNetwork, LabelHeads, ProfileHead, TokenHead
@@ -71,6 +71,8 @@ class Architecture:
         check_choice(self.style, ("bert", "llama"), name="style")
         check_choice(self.values, VALUES, name="value_encoder")
         check_choice(self.decoder, DECODERS, name="decoder")
+        if self.dim % self.heads:
+            raise DataError("dim is not a multiple of heads", got=f"dim={self.dim}, heads={self.heads}")
 
     def value_encoder(self) -> nn.Module:
         """Return a new encoder of values."""

@@ -48,7 +48,8 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
         How: ``"probe"`` (logistic regression on the vectors of cells), ``"full"`` or ``"lora"`` (the network is trained on from the
         probe, if held-out cells gain), or ``"none"`` (by the head of an objective of that label).
     start_from
-        Folder of a saved BMFM. Sizes, genes (unless ``vocabulary`` is given), tokens and pooling are then its own.
+        Folder of a saved BMFM, or of a published checkpoint in Hugging Face's layout (``config.json``, ``model.safetensors``,
+        ``tokenizers/genes``). Sizes, genes (unless ``vocabulary`` is given), tokens and pooling are then its own.
     layer
         Layer with the raw counts; ``X`` if None.
     vocabulary

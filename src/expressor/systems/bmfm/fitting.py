@@ -54,7 +54,7 @@ class Fitting:
     def __init__(self, model: Any, data: Any, val: Any, resume: Path | None) -> None:
         self.model, self.resume, self.seed = model, resume, model.random_state
         self.objectives = objectives_of(model)
-        self.start = open_start(model.start_from) if model.start_from else None
+        self.start = open_start(model.start_from, max_length=model.max_length) if model.start_from else None
         self.corpus = open_corpus(data, layer=model.layer, genes=self._vocabulary())
         self.val = None if val is None else open_corpus(val, layer=model.layer, genes=self.corpus.genes)
         warn_of_lost_genes(self.corpus)

@@ -44,8 +44,6 @@ def check_parameters(model: Any) -> None:
         check_choice(model.read_depth, ("rda",), name="read_depth")
     check_choice(model.bins, ("round", "floor", "ceil", "quantile"), name="bins")
     architecture_of(model).check()
-    if model.dim % model.heads:
-        raise DataError("dim is not a multiple of heads", got=f"dim={model.dim}, heads={model.heads}")
     training_tokeniser(model)
     if model.target_depth is not None:
         check_range(model.target_depth, name="target_depth", low=0, open_low=True)

@@ -51,8 +51,8 @@ class Start:
     below: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def open_start(path: str) -> Start:
-    """Read a saved BMFM, or a published checkpoint.
+def open_start(path: str, *, max_length: int) -> Start:
+    """Read a saved BMFM, or a published checkpoint, whose cells become at most ``max_length`` tokens.
 
     Raises
     ------
@@ -65,9 +65,15 @@ def open_start(path: str) -> Start:
     if not folder.is_dir():
         raise FormatError(f"{path} is no folder", expected="a saved model, or a checkpoint in Hugging Face's layout")
     config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or "system" not in config:
-        raise FormatError(f"{folder} is no saved model", expected="a folder that BMFM.save wrote")
-    return _saved(folder)
+    if isinstance(config, dict) and "system" in config:
+        return _saved(folder)
+    if isinstance(config, dict) and "fields" in config:
+        from expressor.systems.bmfm.published import read_published
+
+        return read_published(folder, max_length=max_length)
+    raise FormatError(
+        f"{folder} is no saved model", expected="a folder that BMFM.save wrote, or a checkpoint of BMFM-RNA"
+    )
 
 
 def _saved(folder: Path) -> Start:
