@@ -36,7 +36,7 @@ FROZEN = {
     "survival": {
         "kirc": "5dec9c23984b",
         "dbcd": "7edee0dd3a7c",
-        "kirc-pan": "c166b1b9ab63",
+        "kirc-pan": "4bf1da577ed3",
         "breast-across": "711fd1ac3cca",
         "simulated": "58a1073a4833",
     },
