@@ -161,3 +161,32 @@ def test_medians_of_genes_are_those_of_all_cells_at_once(tmp_path: Path) -> None
     )
     ranked = np.argsort(-(values[0] / np.where(np.isnan(found), np.inf, found)), kind="stable")
     assert tokens.genes[0].tolist() == ranked[: tokens.lengths[0]].tolist()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32, np.uint16])
+def test_the_compiled_pass_equals_plain_indexing(kind: type) -> None:
+    counts = np.random.default_rng(0).poisson(0.7, (50, 12)).astype(kind)
+    matrix = sparse.csr_matrix(counts)
+    matrix.data[::7] = 0  # stored zeros are no counts
+    cells = AnnData(matrix, var=pd.DataFrame(index=[f"GENE{i}" for i in range(12)]))
+    wanted = ["GENE7", "ABSENT", "GENE0", "GENE11"]
+    found, size = open_blocks(cells, genes=wanted).load(slice(None))
+    dense = matrix.toarray().astype(np.float32)
+    np.testing.assert_array_equal(
+        found.toarray(), np.column_stack([dense[:, 7], 0 * dense[:, 0], dense[:, 0], dense[:, 11]])
+    )
+    np.testing.assert_array_equal(size, dense.sum(axis=1))
+    assert found.dtype == np.float32
+    assert found.has_canonical_format
+    assert (found.data > 0).all()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0, 0.5])
+def test_what_is_no_count_is_found_wherever_it_stands(wrong: float, tmp_path: Path) -> None:
+    cells = make(1200)
+    cells.X.data[cells.X.indptr[500]] = wrong  # where the opening does not look
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    blocks = open_blocks(tmp_path / "a.h5ad")
+    assert blocks.read(np.arange(500)).shape == (500, 30)
+    with pytest.raises(DataError):
+        blocks.read(np.arange(490, 510))

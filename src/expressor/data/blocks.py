@@ -276,18 +276,19 @@ class OneSource(Blocks):
 
     def _align(self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Check rows with the source's own genes; return them with the vocabulary's, and their library sizes."""
-        if len(indices) and (indices.min() < 0 or indices.max() >= len(self.names)):
+        from expressor.data import aligning  # numba takes a moment to import
+
+        data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
+        values, places = np.empty(len(data), dtype=np.float32), np.empty(len(data), dtype=np.int32)
+        starts, size = np.empty(len(indptr), dtype=np.int32), np.empty(len(indptr) - 1, dtype=np.float32)
+        found = aligning.align_rows(data, indices, indptr, self._target, values, places, starts, size)
+        if found == aligning.NO_GENE:
             raise FormatError(f"the sparse matrix of {self.where} is damaged", expected=f"gene positions below {len(self.names)}",
                               got=f"{indices.min()} to {indices.max()}")  # fmt: skip
-        check_counts(data[None], where=f"the matrix of {self.where}")
-        total = np.concatenate([[0.0], np.cumsum(data, dtype=np.float64)])
-        size = (total[indptr[1:]] - total[indptr[:-1]]).astype(np.float32)
-        target = self._target[indices]
-        held = (target >= 0) & (data != 0)
-        before = np.concatenate([[0], np.cumsum(held)])
+        if found == aligning.NO_COUNT:
+            check_counts(data[None], where=f"the matrix of {self.where}")
         matrix = sparse.csr_matrix(
-            (data[held].astype(np.float32), target[held], before[indptr].astype(np.int32)),
-            shape=(len(indptr) - 1, len(self.genes)),
+            (values[: starts[-1]], places[: starts[-1]], starts), shape=(len(size), len(self.genes))
         )
         matrix.sum_duplicates()
         return matrix, size

@@ -92,7 +92,7 @@ class Stream:
         blocks.check_filled(self._rows)
         self._n = len(blocks) if self._rows is None else len(self._rows)
         self._classes = None if balance is None else self._sort_by_class(balance)
-        self._held: tuple[tuple[int, int], CellBatch] | None = None
+        self._held: tuple[tuple[int, int], _Window] | None = None
         self._layout: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -134,8 +134,7 @@ class Stream:
         first = (step * world + rank) * self.batch_size
         parts = []
         for window, low, high in self._cut(epoch, first, first + self.batch_size):
-            held = self._window(epoch, window)
-            parts.append(_take(held, np.arange(low, high)))
+            parts.append(self._window(epoch, window).take(low, high))
         return parts[0] if len(parts) == 1 else _stack(parts)
 
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Sequence[CellBatch]:
@@ -242,15 +241,16 @@ class Stream:
         start = int(stream(self.seed, "start", epoch, place).integers(len(rows)))
         return rows[(start + np.arange(size)) % len(rows)]
 
-    def _window(self, epoch: int, window: int) -> CellBatch:
+    def _window(self, epoch: int, window: int) -> "_Window":
         """Read a window; the last one read is kept."""
         if self._held is None or self._held[0] != (epoch, window):
             self._held = None  # make room before reading
             rows = self._rows_of(epoch, window)
-            matrix, size = self.blocks.load_filled(rows)
+            distinct, places = np.unique(rows, return_inverse=True)
+            matrix, size = self.blocks.load_filled(distinct)
             draw = np.random.default_rng(child_seed(self.seed, "cells", epoch, window))
             seeds = draw.integers(0, 2**64, size=len(rows), dtype=np.uint64)
-            self._held = ((epoch, window), CellBatch(matrix, rows, size, seeds))
+            self._held = ((epoch, window), _Window(matrix, size, places, rows, seeds))
         return self._held[1]
 
 
@@ -280,8 +280,20 @@ def _check_rows(rows: np.ndarray, n: int) -> np.ndarray:
     return found
 
 
-def _take(batch: CellBatch, places: np.ndarray) -> CellBatch:
-    return CellBatch(batch.matrix[places], batch.rows[places], batch.library_size[places], batch.seeds[places])
+@dataclass(frozen=True)
+class _Window:
+    """Cells that are held, as they were read, and the order of their turns: no second copy of them is made to shuffle."""
+
+    matrix: sparse.csr_matrix
+    library_size: np.ndarray
+    places: np.ndarray
+    rows: np.ndarray
+    seeds: np.ndarray
+
+    def take(self, low: int, high: int) -> CellBatch:
+        """Return the cells of turns ``low`` to ``high - 1``."""
+        places = self.places[low:high]
+        return CellBatch(self.matrix[places], self.rows[low:high], self.library_size[places], self.seeds[low:high])
 
 
 def _stack(parts: Sequence[CellBatch]) -> CellBatch:
