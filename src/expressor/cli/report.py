@@ -26,7 +26,7 @@ def report(
         The HTML file; ``report.html`` in the folder by default. With ``--data``, the run folder to write.
     data
         Bulk profiles (CSV, TSV, h5ad, zarr, or the name of a data set) that the model is asked about: restored genes,
-        Kaplan-Meier curves by predicted risk, calibration.
+        Kaplan-Meier curves by predicted risk, calibration. For a map of the brain, samples to draw and to judge it by.
     """
     from expressor.report import write_report
     from expressor.report.cohort import MARK
@@ -34,11 +34,18 @@ def report(
     if data is not None:
         from expressor.cli.source import read_source
         from expressor.estimator import load
-        from expressor.report import write_cohort_run
+        from expressor.estimator.roles import Maps
+        from expressor.report import write_cohort_run, write_map_report
 
         if out is None:
-            raise DataError("a report on data needs a folder to be written to", fix="Give -o FOLDER.")
-        written = write_cohort_run(load(folder), read_source(data), out) / "report.html"
+            raise DataError(
+                "a report on data needs a place to be written to", fix="Give -o: a folder, or with a map a file .html."
+            )
+        model = load(folder)
+        if isinstance(model, Maps):
+            written = write_map_report(model, read_source(data), out if out.suffix == ".html" else out / "report.html")
+        else:
+            written = write_cohort_run(model, read_source(data), out) / "report.html"
     elif (folder / MARK).is_file():
         from expressor.report import write_cohort_report
 

@@ -67,6 +67,7 @@ _HOMES = {
     "spatial_blocks": "splits",
     "split_from_labels": "splits",
     "spot_diameter_um": "spatial",
+    "template": "brainspace",
     "tissue_at": "brainspace",
     "to_log2": "units",
     "to_parcels": "regions",

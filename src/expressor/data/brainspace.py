@@ -30,6 +30,7 @@ BOX = np.array([[-82.0, -116.0, -84.0], [82.0, 84.0, 96.0]])
 MARGIN_MM = 10.0
 """How far outside the template's brain a place may be: tissue samples were registered with errors of several mm."""
 
+_TEMPLATES = {"t1": "load_mni152_template", "grey": "load_mni152_gm_template", "white": "load_mni152_wm_template"}
 _APART_MM = 40.0  # further than this from the other donors' middle, and a donor is in another space
 _VOXEL_GRIDS = {  # shape -> affine of grids whose voxel numbers are most often given for mm
     "1 mm (ICBM 2009)": np.array([[1.0, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1]]),
@@ -89,7 +90,7 @@ def brain_grid(*, resolution: int = 2, mask: str = "brain") -> Grid:
     if mask == "brain":
         image = _template("load_mni152_brain_mask", resolution)
         return Grid(image[0] > 0, image[1])
-    volume, affine = _template(f"load_mni152_{'gm' if mask == 'grey' else 'wm'}_template", resolution)
+    volume, affine = template(mask, resolution=resolution)
     return Grid(volume > 0.5, affine)
 
 
@@ -116,6 +117,21 @@ def grid_of(image: str | os.PathLike[str]) -> Grid:
     return grid
 
 
+def template(what: str, *, resolution: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Return a volume of the template, float32 (x, y, z), read-only, and its affine.
+
+    Parameters
+    ----------
+    what
+        ``"t1"``: how the brain looks to a scanner. ``"grey"``, ``"white"``: how likely each matter is.
+    resolution
+        Side of a voxel in mm, 1 to 10.
+    """
+    check_choice(what, tuple(_TEMPLATES), name="template")
+    check_range(resolution, name="resolution", low=1, high=10, integer=True)
+    return _template(_TEMPLATES[what], resolution)
+
+
 def tissue_at(points: np.ndarray) -> np.ndarray:
     """Return how likely each place is grey and white matter, from the templates, between voxels by straight lines.
 
@@ -131,8 +147,8 @@ def tissue_at(points: np.ndarray) -> np.ndarray:
     """
     points = np.asarray(points, dtype=np.float64)
     found = np.empty((len(points), 2), dtype=np.float32)
-    for column, name in enumerate(("load_mni152_gm_template", "load_mni152_wm_template")):
-        volume, affine = _template(name, 1)
+    for column, name in enumerate(("grey", "white")):
+        volume, affine = template(name, resolution=1)
         inverse = np.linalg.inv(affine)
         voxel = points @ inverse[:3, :3].T + inverse[:3, 3]
         found[:, column] = ndimage.map_coordinates(volume, voxel.T, order=1, mode="constant", cval=0.0)

@@ -15,6 +15,7 @@ _NAMES = {
     "read_run": "run",
     "write_cohort_report": "cohort_page",
     "write_cohort_run": "cohort",
+    "write_map_report": "brain_page",
     "write_report": "html",
     "write_figures": "gallery",
     "write_run": "writing",
@@ -23,8 +24,8 @@ _NAMES = {
     "model_card": "modelcard",
     "write_model_card": "modelcard",
 }
-_MODULES = ("cohort", "cohort_page", "figures", "html", "methods", "modelcard", "run", "writing")
-_DRAWING = ("cohort_page", "figures", "gallery", "html")
+_MODULES = ("brain_page", "cohort", "cohort_page", "figures", "html", "methods", "modelcard", "run", "writing")
+_DRAWING = ("brain_page", "cohort_page", "figures", "gallery", "html")
 
 __all__ = [
     "CohortRun",
@@ -37,6 +38,7 @@ __all__ = [
     "write_cohort_report",
     "write_cohort_run",
     "write_figures",
+    "write_map_report",
     "write_model_card",
     "write_report",
     "write_run",

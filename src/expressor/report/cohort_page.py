@@ -10,14 +10,13 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from expressor.metrics.catalogue import ALL
 from expressor.metrics.survival import concordance
 from expressor.report import figures, summary
 from expressor.report.cohort import HIDDEN, YEAR, CohortRun, read_cohort_run
 from expressor.report.figures.sheet import inline_svg, write_whole
 from expressor.report.html import asset
 from expressor.report.methods import parts_of, reference
-from expressor.report.tables import flatten
+from expressor.report.tables import flatten, metric_rows
 
 SHOWN = 8
 """Genes whose scatter is drawn: the best, the middle and the worst."""
@@ -79,7 +78,7 @@ def _render(run: CohortRun, drawn: dict[str, list[Drawing]]) -> str:
         plots=plots,
         best=_rows(genes.head(LISTED)),
         worst=_rows(genes.iloc[LISTED:].tail(LISTED)) if len(genes) > LISTED else [],
-        evaluation=_evaluation(run.evaluation),
+        evaluation=metric_rows(run.evaluation),
         paragraphs=paragraphs,
         references=[reference(one) for one in listed],
         environment=flatten(run.environment),
@@ -216,14 +215,3 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
         {"gene": str(gene), "r": float(row["r"]) if np.isfinite(row["r"]) else math.nan, "hidden": int(row["hidden"])}
         for gene, row in table.iterrows()
     ]
-
-
-def _evaluation(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = []
-    for _, row in table.iterrows():
-        known = ALL.get(str(row["metric"]))
-        rows.append({
-            "title": known.title if known else str(row["metric"]), "meaning": known.meaning if known else "",
-            **{name: float(row.get(name, math.nan)) for name in ("value", "low", "high")},
-        })  # fmt: skip
-    return rows

@@ -10,6 +10,7 @@ import pandas as pd
 from expressor.bench.claims import claims
 from expressor.core import registry
 from expressor.data import keys
+from expressor.metrics.catalogue import ALL
 from expressor.metrics.records import METRICS
 from expressor.report import evaluation as reading
 from expressor.report import summary
@@ -173,4 +174,16 @@ def flatten(value: Mapping[str, Any], *, before: str = "") -> list[tuple[str, st
             rows += flatten(one, before=f"{name}.")
         else:
             rows.append((name, ", ".join(map(str, one)) if isinstance(one, list | tuple) else str(one)))
+    return rows
+
+
+def metric_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of an evaluation for a page: title and meaning of the metric, value and interval."""
+    rows = []
+    for _, row in table.iterrows():
+        known = ALL.get(str(row["metric"]))
+        rows.append({
+            "title": known.title if known else str(row["metric"]), "meaning": known.meaning if known else "",
+            **{name: float(row.get(name, math.nan)) for name in ("value", "low", "high")},
+        })  # fmt: skip
     return rows

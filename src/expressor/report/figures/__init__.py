@@ -11,7 +11,10 @@ from typing import Any
 from expressor.core.optional import need
 
 _NAMES = {
+    "brain_slices": "brain",
+    "brain_triple": "brain",
     "gene_map": "tissue",
+    "glass_brain": "brain",
     "overview": "tissue",
     "gene_bars": "genes",
     "k_path": "training",
@@ -26,15 +29,19 @@ _NAMES = {
     "kaplan_meier_by_risk": "survival",
     "panel_size_curve": "restoration",
     "restored_against_measured": "restoration",
+    "sample_markers": "brain",
     "survival_calibration": "survival",
 }
 
 __all__ = [
+    "brain_slices",
+    "brain_triple",
     "calibration",
     "coverage",
     "gene_bars",
     "gene_correlations",
     "gene_map",
+    "glass_brain",
     "k_path",
     "kaplan_meier_by_risk",
     "learning",
@@ -44,6 +51,7 @@ __all__ = [
     "panel_size_curve",
     "predicted_against_measured",
     "restored_against_measured",
+    "sample_markers",
     "survival_calibration",
     "write",
 ]
