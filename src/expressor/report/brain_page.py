@@ -162,8 +162,8 @@ def _distance_drawing(model: Any, grid: Grid) -> Drawing:
     middle, far = np.percentile(away, [50, 95])
     return (
         "distance",
-        f"Distance to the nearest sample of the fit: half of the brain is within {middle:.0f} mm of one, 5 % is more than {far:.0f} mm "
-        "away.",
+        f"Distance to the nearest sample of the fit: half of the brain is within {middle:.0f} mm of one, 5 % is more than "
+        f"{far:.0f} mm away.",
         figures.brain_slices(away, grid, unit="mm", kind="distance"),
     )
 
