@@ -73,8 +73,9 @@ def write_map_report(
     """
     if not isinstance(model, Maps):
         raise DataError(f"{type(model).__name__} makes no maps", expected="a model that does, such as BrainINR")
-    if getattr(model, "space_", SPACE) != SPACE:
-        raise DataError("pictures are of a brain in MNI152", got=repr(model.space_))
+    space = getattr(model, "space_", SPACE)
+    if space != SPACE:
+        raise DataError("pictures are of a brain in MNI152", got=repr(space))
     check_range(resolution, name="resolution", low=1, high=10, integer=True)
     adata = read(data)
     if keys.MNI not in adata.obsm:
