@@ -274,7 +274,9 @@ class Frame:
     def _boundaries(self) -> Any:
         # A smooth boundary goes on where no sample is; the nearest samples would carry their slab across it.
         slab = self.known_conditions[:, -len(self.slabs) :].argmax(axis=1)
-        return make_pipeline(StandardScaler(), SVC(C=10.0, gamma=1.0, random_state=0)).fit(self._one_side(self.known), slab)
+        return make_pipeline(StandardScaler(), SVC(C=10.0, gamma=1.0, random_state=0)).fit(
+            self._one_side(self.known), slab
+        )
 
     def _one_side(self, places: np.ndarray) -> np.ndarray:
         return places if self.symmetry == "none" else fold(places)

@@ -16,7 +16,7 @@ from expressor.systems.brain_inr.equations import gene_values, inverse_distance_
 from expressor.systems.brain_inr.inputs import Query
 
 _APART_MM = 1e4  # between samples whose conditions differ, so that none of them is another's neighbour
-_CHUNK = 8192  # places answered at once
+_CHUNK = 2048  # places answered at once
 
 
 @runtime_checkable
