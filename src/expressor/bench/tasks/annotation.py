@@ -29,6 +29,11 @@ COMMON = 10
 """Cells that a type must have, in all folds together, to be judged by itself too: F1 of three cells is chance."""
 JUDGING = {"draws": 1000}
 VARIABLE = {"genes": 2000, "components": 50}
+NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "bmfm-random": ("BMFM, random weights", {"objectives": "", "gene_vectors": "random"}),
+    "bmfm-mlm": ("BMFM, masked genes (MLM)", {"objectives": "mlm"}),
+}
+"""Variants of a system that show what its pretraining is worth: title and parameters."""
 _SAME = (
     "In brackets the cells are resampled, not the technologies or donors: they say nothing about another laboratory."
 )
@@ -122,8 +127,15 @@ class Annotation(Task):
         )  # fmt: skip
 
     def systems(self, protocol: Protocol) -> tuple[Method, ...]:
-        """Return the systems that predict labels of cells, and two classifiers on each that represents cells."""
+        """Return the systems that predict labels of cells, and two classifiers on each that represents cells.
+
+        BMFM also fine-tuned, and with its weights as they were drawn or pretrained on masked genes.
+        """
         found = list(super().systems(protocol))
+        found.append(Method("bmfm-full", "BMFM, fine-tuned", "rival", "bmfm", {"finetune": "full"}))
+        for name, (title, words) in NETWORKS.items():
+            own = {"encoder": "bmfm", "encoder_parameters": dict(words)}
+            found.append(Method(f"{name}-linear", f"{title} + linear probe", "rival", Annotator, own, wraps="bmfm"))
         for card in registry.systems().values():
             if "Encodes" in card.roles and card.inputs == self.inputs:
                 own = {"encoder": card.name, "encoder_parameters": dict(card.presets.get("bench", {}))}

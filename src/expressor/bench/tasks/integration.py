@@ -13,6 +13,7 @@ from expressor.bench.controls.annotating import log_normalised
 from expressor.bench.controls.integrating import Integrator, components
 from expressor.bench.store import Cell
 from expressor.bench.task import Fold, Method, Protocol, Task, digest
+from expressor.bench.tasks.annotation import NETWORKS
 from expressor.core.rng import stream
 from expressor.data.fields import fingerprint
 from expressor.data.keys import BATCH, CELL_TYPE
@@ -83,6 +84,11 @@ class Integration(Task):
         if protocol.name == "simulated":
             return found
         return (*found, Method("scvi", "scVI, HVG", "control", Integrator, {"way": "scvi", "genes": 2000}))
+
+    def systems(self, protocol: Protocol) -> tuple[Method, ...]:
+        """Return every system that represents cells; BMFM also with weights as drawn, and pretrained on masked genes."""
+        more = (Method(name, title, "rival", "bmfm", dict(words)) for name, (title, words) in NETWORKS.items())
+        return (*super().systems(protocol), *more)
 
     def load(self, protocol: Protocol) -> dict[str, AnnData]:
         """Return the data sets of the protocol by name, cells of known type alone."""
