@@ -133,8 +133,8 @@ class Annotation(Task):
         """
         found = list(super().systems(protocol))
         found.append(Method("bmfm-full", "BMFM, fine-tuned", "rival", "bmfm", {"finetune": "full"}))
-        for name, (title, words) in NETWORKS.items():
-            own = {"encoder": "bmfm", "encoder_parameters": dict(words)}
+        for name, (title, parameters) in NETWORKS.items():
+            own = {"encoder": "bmfm", "encoder_parameters": dict(parameters)}
             found.append(Method(f"{name}-linear", f"{title} + linear probe", "rival", Annotator, own, wraps="bmfm"))
         for card in registry.systems().values():
             if "Encodes" in card.roles and card.inputs == self.inputs:
