@@ -39,6 +39,7 @@ _HOMES = {
     "expression_sparse": "fields",
     "fingerprint": "fields",
     "gene_medians": "medians",
+    "fsaverage": "surfaces",
     "grid": "spatial",
     "grid_of": "brainspace",
     "has_outcome": "outcomes",

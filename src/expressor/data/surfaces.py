@@ -1,0 +1,50 @@
+"""The surface of the cortex that comes with nilearn, in mm of MNI152: fsaverage5, 10,242 vertices a side."""
+
+import importlib.resources
+
+import numpy as np
+
+from expressor.core.errors import check_choice
+from expressor.core.optional import need
+from expressor.data.guard import reading
+
+SIDES = ("left", "right")
+KINDS = ("pial", "white")
+
+# FreeSurfer's surfaces are in MNI305; this is its map to MNI152 (FreeSurfer wiki, "CoordinateSystems", case 8).
+_TO_MNI152 = np.array([
+    [0.9975, -0.0073, 0.0176, -0.0429],
+    [0.0146, 1.0009, -0.0024, 1.5496],
+    [-0.0130, -0.0093, 0.9971, 1.1840],
+])  # fmt: skip
+
+
+def fsaverage(side: str, *, kind: str = "pial") -> tuple[np.ndarray, np.ndarray]:
+    """Return the mesh of one hemisphere's cortex; needs the extra ``brain``.
+
+    Parameters
+    ----------
+    side
+        ``"left"`` or ``"right"``.
+    kind
+        ``"pial"``: the outer surface. ``"white"``: the border to white matter; expression of the cortex lies between.
+
+    Returns
+    -------
+    vertices, faces
+        float64 (10242, 3) in mm of MNI152, and int64 (20480, 3): the vertices of each triangle. The vertices' order is that of
+        fsaverage5, so that values at them can be drawn or compared by any tool that knows it.
+    """
+    check_choice(side, SIDES, name="side")
+    check_choice(kind, KINDS, name="surface")
+    nibabel = need("nibabel", extra="brain", purpose="read surfaces")
+    need("nilearn", extra="brain", purpose="read its surface")
+    folder = importlib.resources.files("nilearn") / "datasets/data/fsaverage5"
+    with (
+        reading("the surface of nilearn", "GIFTI"),
+        importlib.resources.as_file(folder / f"{kind}_{side}.gii.gz") as path,
+    ):
+        mesh = nibabel.load(path)
+        vertices, faces = mesh.agg_data("pointset"), mesh.agg_data("triangle")
+    vertices = np.asarray(vertices, dtype=np.float64) @ _TO_MNI152[:, :3].T + _TO_MNI152[:, 3]
+    return vertices, np.asarray(faces, dtype=np.int64)
