@@ -1,8 +1,9 @@
 """Skip-gram: which pairs it sees, and its steps against the formulas."""
 
 import numpy as np
+import pytest
 
-from expressor.estimator.skip_gram import _descend, kept_shares, pairs
+from expressor.estimator.skip_gram import _descend, kept_shares, pairs, skip_gram
 
 
 def test_frequent_cells_are_thinned() -> None:
@@ -42,3 +43,36 @@ def test_skip_gram_without_negatives_by_loop() -> None:
     near, far = 1 / (1 + np.exp(-2.0)) * np.array([1, 1])
     np.testing.assert_allclose(outer, [[1, 1], np.full(2, 1 + 0.5 * (1 - near)), np.full(2, 1 - 0.5 * far)], rtol=1e-5)
     np.testing.assert_allclose(inner[0], 1 + 0.5 * (1 - near) - 0.5 * far, rtol=1e-5)
+
+
+def test_positions_are_those_of_gensim() -> None:
+    """The same walks, the same settings: cells are as near to each other as by gensim's word2vec, up to the noise of draws."""
+    word2vec = pytest.importorskip("gensim.models").Word2Vec
+    rng = np.random.default_rng(0)
+    kind = np.repeat(np.arange(4), 20)
+    near = np.where(kind[:, None] == kind, 1.0, 0.03) * rng.gamma(1.0, size=(80, 80))
+    steps = np.cumsum(near / near.sum(axis=1, keepdims=True), axis=1)
+    walks = np.empty((80 * 40, 21), dtype=np.int32)
+    walks[:, 0] = np.tile(np.arange(80), 40)
+    for t in range(20):
+        walks[:, t + 1] = np.minimum((steps[walks[:, t]] < rng.random((len(walks), 1))).sum(axis=1), 79)
+    theirs = word2vec(
+        [[str(one) for one in walk] for walk in walks],
+        vector_size=10,
+        window=3,
+        min_count=0,
+        sg=1,
+        workers=1,
+        seed=1,
+        sample=1 / 80,
+    )
+    placed = [skip_gram(walks, 80, dim=10, W=3, seed=seed) for seed in (0, 1)]
+    placed.append(np.stack([theirs.wv[str(one)] for one in range(80)]))
+    pairs_of = np.triu_indices(80, 1)
+    unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in placed]
+    cosines = np.stack([(one @ one.T)[pairs_of] for one in unit])
+    alike = np.corrcoef(cosines)
+    assert alike[0, 2] > 0.9
+    assert alike[0, 2] > alike[0, 1] - 0.05
+    lengths = [np.linalg.norm(one, axis=1).mean() for one in placed]
+    assert lengths[2] == pytest.approx(lengths[0], rel=0.1)

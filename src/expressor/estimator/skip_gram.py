@@ -11,6 +11,7 @@ from expressor.core.rng import child_seed, stream
 from expressor.data.draws import below, uniform
 
 _FIRST_RATE, _LAST_RATE = 0.025, 1e-4
+_FREQUENT = 1e-3  # share of all visits from which a cell's visits are thinned
 _TABLE = 64  # places a cell, on average, among which negatives are drawn, as many for each as its frequency asks
 _WALKS = 2000  # whose pairs are made at once, so that memory stays bounded
 
@@ -23,7 +24,6 @@ def skip_gram(
     W: int,
     epochs: int = 5,
     negatives: int = 5,
-    threshold: float = 1e-3,
     seed: int = 0,
 ) -> np.ndarray:
     """Learn positions by skip-gram with negative sampling (Mikolov et al. 2013), with the settings that word2vec is known by.
@@ -44,8 +44,6 @@ def skip_gram(
         Passes over the walks.
     negatives
         Drawn for each pair.
-    threshold
-        Share of all visits from which a cell's visits are thinned, more than 0.
     seed
         Of initial positions, windows, order and negatives.
 
@@ -59,7 +57,8 @@ def skip_gram(
     powers = np.cumsum(seen**0.75)
     size = max(_TABLE * n, 1 << 16)
     table = np.searchsorted(powers / powers[-1], (np.arange(size) + 0.5) / size).astype(np.int32)
-    keep = kept_shares(seen / seen.sum(), threshold)
+    # Word2vec's threshold; of fewer than a thousand cells every one would be frequent.
+    keep = kept_shares(seen / seen.sum(), max(_FREQUENT, 1 / n))
     state = np.array([child_seed(seed, "pairs and negatives") % 2**64], dtype=np.uint64)
     parts = [(epoch, at) for epoch in range(epochs) for at in range(0, len(walks), _WALKS)]
     for k, (epoch, at) in enumerate(progress(parts, what="skip-gram")):

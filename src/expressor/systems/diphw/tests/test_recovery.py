@@ -42,6 +42,20 @@ def test_weak_modules_are_found(weak: ad.AnnData) -> None:
     assert found["edvw"] < 0.4
 
 
+def test_three_ways_give_one_result() -> None:
+    data = simulate_cells(n_cells=100, marker_fold=12.0, batch_fold=1.0)
+    found = [
+        DIPHW(walk="both", n_clusters=4, backend=backend, n_landmarks=60).fit(data)
+        for backend in ("closed_form", "landmarks", "sampled")
+    ]
+    for one in found:
+        assert adjusted_rand_index(found[0].labels_, one.labels_) > 0.9
+    near = [(one.embedding_ @ one.embedding_.T)[np.triu_indices(100, 1)] for one in found]
+    alike = np.corrcoef(near)[0]
+    assert alike[1] > 0.95
+    assert alike[2] > 0.5
+
+
 def test_drawn_walks_and_landmarks_find_them_too(weak: ad.AnnData) -> None:
     assert agreement(weak, paper(backend="sampled", walks_per_cell=10, epochs=3)) > 0.6
     assert agreement(weak, paper(backend="landmarks", n_landmarks=100)) > 0.6
