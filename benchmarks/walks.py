@@ -3,6 +3,7 @@
 python benchmarks/walks.py table --seeds 5            closed form on the authors' simulation (ARI), beside what they published
 python benchmarks/walks.py table --sampled --seeds 5  the same by drawn walks and skip-gram
 python benchmarks/walks.py choice                     walks and exponents on the data that the defaults were chosen on
+python benchmarks/walks.py memory --cells 2000        walks with memory among all cells and among the nearest alone
 python benchmarks/walks.py speed                      closed form against naive walks + gensim, same transition matrix
 python benchmarks/walks.py scale --cells 100000       end to end on simulated cells: seconds, peak memory
 """
@@ -18,6 +19,7 @@ from scipy import sparse
 from expressor import datasets
 from expressor.core.rng import stream
 from expressor.datasets import simulate_modules
+from expressor.estimator.clustering import leiden
 from expressor.metrics.clustering import adjusted_rand_index, normalised_mutual_information
 from expressor.systems.diphw import DIPHW
 from expressor.systems.diphw.cooccurrence import embed
@@ -94,6 +96,21 @@ def choice(seeds: int, exponents: list[float], walks: list[str]) -> None:
                 )
 
 
+def memory(cells: int) -> None:
+    """Print what is lost where the walk with memory sees each cell's nearest ones alone."""
+    data = datasets.simulate_cells(
+        n_cells=cells, n_genes=200, n_types=10, marker_fold=5.0, batch_fold=1.2, depth=400.0, seed=2
+    )
+    for near in (None, 100, 200):
+        start = time.process_time()
+        model = DIPHW(walk="comem_both", n_clusters=10, memory_neighbors=near, n_genes=None).fit(data)
+        spent = time.process_time() - start
+        graph = leiden(model.embedding_, n_neighbors=15, resolution=1.0, seed=0)
+        found = [adjusted_rand_index(data.obs["cell_type"], labels) for labels in (model.labels_, graph)]
+        print(f"{cells} cells, {near or 'all'} near: ARI by k-means {found[0]:.3f}, by Leiden {found[1]:.3f} ({spent:.1f} CPU s)",
+              flush=True)  # fmt: skip
+
+
 def speed(cells: int) -> None:
     from gensim.models import Word2Vec
 
@@ -137,7 +154,7 @@ def scale(cells: int, genes: int, walk: str) -> None:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("what", choices=("table", "choice", "speed", "scale"))
+    words.add_argument("what", choices=("table", "choice", "memory", "speed", "scale"))
     words.add_argument("--seeds", type=int, default=5)
     words.add_argument("--first", type=int, default=0)
     words.add_argument("--rows", type=int, default=len(PUBLISHED))
@@ -153,6 +170,8 @@ def main() -> None:
         )
     elif given.what == "choice":
         choice(given.seeds, given.exponent, given.walk or ["diphw", "both", "comem_diphw", "comem_both"])
+    elif given.what == "memory":
+        memory(given.cells)
     elif given.what == "speed":
         speed(given.cells)
     else:

@@ -29,6 +29,8 @@ from expressor.systems.diphw.sampling import sampled_positions
 
 BACKENDS = ("auto", "closed_form", "sampled", "landmarks")
 UNPLACED = -1
+NEAR_BEYOND = 100
+"""Nearest cells that a walk with memory sees among more cells than a whole table is kept for."""
 _SIMILAR = 15
 _BLOCK = 4096
 
@@ -42,7 +44,8 @@ class DIPHW(Estimator, Encodes, Clusters):
     ----------
     walk
         ``"edvw"``, ``"diphw"``, ``"both"`` (exponent on both steps), or with co-expression memory ``"comem"``, ``"comem_diphw"``,
-        ``"comem_both"``; equations W1 to W5. Walks without memory are the quicker ones for more than 5,000 cells.
+        ``"comem_both"``; equations W1 to W5. For more than 5,000 cells take one without memory: those with it are slow there, and
+        restricted (see ``memory_neighbors``).
     exponent
         The preference exponent, >= 0. The larger, the more a walk keeps to the highest expression: 50 in the paper's simulation,
         where high counts mark the modules; real cells ask for a small one (see :doc:`/systems/diphw`).
@@ -76,7 +79,8 @@ class DIPHW(Estimator, Encodes, Clusters):
     gene_weight
         Whether the remembered gene is weighed by its sum over cells; for memory.
     memory_neighbors
-        Restrict the network of cells to so many nearest ones, >= 1; for memory. None: all up to 5,000 cells, and 100 beyond.
+        Restrict the network of cells to so many nearest ones, >= 1; for memory. None: all up to 5,000 cells, and 100 beyond,
+        with a warning: the restricted walk finds types less well.
     clustering
         ``"kmeans"``, or ``"leiden"`` on the nearest neighbours among positions (extra ``clustering``).
     n_clusters
@@ -180,7 +184,13 @@ class DIPHW(Estimator, Encodes, Clusters):
 
     def _walk(self, gamma: sparse.csr_matrix) -> FactorWalk | TableWalk:
         if self.walk in MEMORY:
-            return memory_walk(gamma, **self._memory_options())
+            options = self._memory_options()
+            if self.memory_neighbors is None and options["neighbors"] is not None:
+                logger.warning(
+                    "a walk with memory among %d cells sees the %d nearest of each alone, which finds types less well; "
+                    'walk="both" sees all', self._n, options["neighbors"],
+                )  # fmt: skip
+            return memory_walk(gamma, **options)
         return factor_walk(gamma, walk=self.walk, exponent=self.exponent, lazy=self.lazy)  # type: ignore[arg-type]
 
     def _memory_options(self) -> dict[str, Any]:
@@ -188,7 +198,7 @@ class DIPHW(Estimator, Encodes, Clusters):
             return {}
         near = self.memory_neighbors
         if near is None and self._n > DENSE_LIMIT:
-            near = 100
+            near = NEAR_BEYOND
         return {"exponent": 1.0 if self.walk == "comem" else self.exponent, "gene_weight": self.gene_weight,
                 "remembered_exponent": self.remembered_exponent, "neighbors": near, "walk": self.walk,
                 "seed": self.random_state}  # fmt: skip

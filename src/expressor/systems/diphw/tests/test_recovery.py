@@ -42,6 +42,19 @@ def test_weak_modules_are_found(weak: ad.AnnData) -> None:
     assert found["edvw"] < 0.4
 
 
+def test_a_restricted_walk_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("expressor.systems.diphw.estimator.DENSE_LIMIT", 50)
+    monkeypatch.setattr("expressor.systems.diphw.estimator.NEAR_BEYOND", 20)
+    with caplog.at_level(logging.WARNING):
+        DIPHW(n_clusters=4).fit(example("cells"))
+        assert (
+            'among 80 cells sees the 20 nearest of each alone, which finds types less well; walk="both"' in caplog.text
+        )
+        caplog.clear()
+        DIPHW(n_clusters=4, memory_neighbors=20).fit(example("cells"))
+    assert caplog.text == ""
+
+
 def test_three_ways_give_one_result() -> None:
     data = simulate_cells(n_cells=100, marker_fold=12.0, batch_fold=1.0)
     found = [
