@@ -330,6 +330,8 @@ def test_pan_cancer_training_adds_patients_of_other_cohorts_alone():
     names = {method.name: method.part for method in task.methods(pan, ["gexbert-own", "gexbert-profiles"])}
     assert (names["gexbert-own"], names["gexbert-profiles"]) == ("own cohort", "own outcomes")
     assert not any(method.part for method in task.methods(own))
+    names = [{method.name for method in task.controls(one)} for one in (own, pan)]
+    assert names[0] - names[1] == {"permuted"}
 
 
 def test_controls_of_labels_learn_scales_from_everyone():

@@ -154,8 +154,11 @@ class Survival(CohortTask):
     metrics = (*METRICS, "survival", "survival_calibration")
 
     def controls(self, protocol: Protocol) -> tuple[Method, ...]:
-        """Return no risk, permuted outcomes, age and stage, random genes, ridge-Cox on components, boosted trees."""
-        return (
+        """Return no risk, permuted outcomes, age and stage, random genes, ridge-Cox on components, boosted trees.
+
+        Where the patients of all cohorts train, outcomes are not permuted as well: the cohort's own protocol does it.
+        """
+        found = (
             Method("none", "Kaplan-Meier of all patients", "control", NoRisk, seeded=False),
             Method("permuted", "ridge-Cox on permuted outcomes", "control", ComponentCox, {"shuffled": True}),
             Method("clinical", "Cox on age and stage", "control", ClinicalCox, seeded=False,
@@ -164,6 +167,7 @@ class Survival(CohortTask):
             Method(REFERENCE, "ridge-Cox on 50 components", "control", ComponentCox, seeded=False),
             Method("boosted", "boosted trees, Cox loss (XGBoost)", "control", BoostedCox),
         )  # fmt: skip
+        return tuple(one for one in found if one.name != "permuted" or "cohort" not in protocol.data)
 
     def systems(self, protocol: Protocol) -> tuple[Method, ...]:
         """Return every system that predicts survival; with several cohorts, the same without the others too."""
