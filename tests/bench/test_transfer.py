@@ -37,7 +37,7 @@ def control(fold, **options) -> Transferred:
 
 
 def edges(fold, **options) -> pd.DataFrame:
-    return control(fold, **options)._edges(fold.train)
+    return control(fold, **options)._edges(fold.train)[["source", "target"]]
 
 
 def test_graphs(folds) -> None:

@@ -22,6 +22,19 @@ def dense_of(layer: MaskedLinear) -> torch.Tensor:
     return dense
 
 
+def test_many_edges_are_gathered_in_parts():
+    n = 70  # 4,900 edges, more than are gathered at once
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.rand(n, n, generator=generator, dtype=torch.float64) + 0.5
+    rows, columns = dense.nonzero(as_tuple=True)
+    weight = dense[rows, columns].clone().requires_grad_()
+    x = torch.randn(3, n, generator=generator, dtype=torch.float64, requires_grad=True)
+    found = torch.autograd.grad(multiply_edges(x, weight, rows, columns, n).square().sum(), (weight, x))
+    dense.requires_grad_()
+    to_dense, to_x = torch.autograd.grad((x @ dense.T).square().sum(), (dense, x))
+    torch.testing.assert_close(found, (to_dense[rows, columns], to_x))
+
+
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**20))
 def test_product_and_both_gradients_are_those_of_a_dense_matrix(n_rows, n_columns, n_obs, seed):
     generator = torch.Generator().manual_seed(seed)

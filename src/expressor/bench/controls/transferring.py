@@ -130,7 +130,9 @@ class Transferred(BaseEstimator):
     def fit(self, train: AnnData) -> Self:
         """Make graph and network, and fit TRON with them."""
         edges = self._edges(train)
-        table = Orthologs.from_pairs(edges["source"], edges["target"], species=self.species)
+        table = Orthologs.from_pairs(
+            edges["source"], edges["target"], species=self.species, confidence=edges.get("confidence")
+        )
         joined = set(edges["source"])
         genes = [one for one in self.source.genes if one in joined or not self.retrained]
         source = self._train(genes) if self.retrained or self.scratch else self.source
@@ -163,14 +165,14 @@ class Transferred(BaseEstimator):
         bridge = self.orthologs.from_to(*self.species).connect(*names)
         if self.graph == "one-to-one":
             bridge = bridge.one_to_one()
-        edges = bridge.edges().set_axis(["source", "target", "confidence"], axis=1)[["source", "target"]]
+        edges = bridge.edges().set_axis(["source", "target", "confidence"], axis=1)
         if self.graph == "permuted":
             known = edges["target"].unique()
             edges["target"] = edges["target"].map(dict(zip(known, rng.permutation(known))))
         elif self.graph == "random":
             # Ends of edges are dealt out anew, so that every gene keeps its number of edges but for pairs that come twice.
             edges["target"] = rng.permutation(edges["target"].to_numpy())
-            edges = edges.drop_duplicates()
+            edges = edges.drop_duplicates(["source", "target"])
         elif self.graph == "dense":
             known = np.asarray(self.source_cells.var_names.isin(list(self.source.genes)))
             rows, columns = most_variable(self.source_cells, self.dense, known), most_variable(train, self.dense)
