@@ -132,7 +132,8 @@ def make_fabric(plan: TrainPlan) -> Any:
         accelerator="gpu" if plan.device == "cuda" else plan.device,
         devices=local,
         num_nodes=nodes,
-        strategy="ddp" if local * nodes > 1 else "auto",
+        # An objective may leave parts of a network alone, such as the vector of hidden genes where none is hidden.
+        strategy="ddp_find_unused_parameters_true" if local * nodes > 1 else "auto",
         precision=plan.precision,
     )
     if local * nodes > 1:
