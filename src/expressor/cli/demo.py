@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -23,6 +23,7 @@ def demo(
     held_out: str = "C5",
     seed: int = 0,
     open_report: bool = False,
+    system: Literal["agl", "bmfm"] = "agl",
 ) -> None:
     """Train on three sections of the shipped breast tumour, predict the fourth, and write table, predictions and report.
 
@@ -36,7 +37,13 @@ def demo(
         Seed of everything that is drawn.
     open_report
         Open the report in the browser at the end.
+    system
+        ``agl``: the tissue. ``bmfm``: simulated cells instead; types of a batch that was not trained on.
     """
+    if system == "bmfm":
+        from expressor.cli import cells_demo
+
+        return cells_demo.run(out, seed=seed)
     from expressor.bench import runner
     from expressor.bench.store import Key
     from expressor.bench.task import find_task

@@ -44,7 +44,7 @@ class Architecture:
     """
 
     dim: int = 64
-    layers: int = 2
+    layers: int = 1
     heads: int = 4
     hidden: int = 128
     style: Literal["bert", "llama"] = "llama"

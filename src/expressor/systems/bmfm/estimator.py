@@ -127,7 +127,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     vocabulary: str | tuple[str, ...] | None = None
     ontology: str | None = None
     balance: str | None = None
-    max_length: int = 1024
+    max_length: int = 512
     order: Literal["random", "sorted", "none"] = "random"
     zeros: Literal["none", "random", "batch"] = "none"
     interleave: float = 1.0
@@ -139,7 +139,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     target_depth: float | None = None
     value_encoder: Literal["rectified", "waves", "doubling_waves", "bins"] = "rectified"
     dim: int = 64
-    layers: int = 2
+    layers: int = 1
     heads: int = 4
     hidden: int = 128
     dropout: float = 0.0

@@ -37,25 +37,46 @@ def judge_expression(
     -------
     Tidy table with one row, ``r2_above_mean``, on the scale of log1p of counts per ten thousand.
     """
-    draw = stream(seed, "hidden genes")
-    rows = np.sort(draw.permutation(len(reading.corpus))[:_JUDGED])
+    rows = np.sort(stream(seed, "judged cells").permutation(len(reading.corpus))[:_JUDGED])
+    about, around, n = squares_of_hidden(fitted, reading, rows, plan=plan, seed=seed)
+    patients = patients_of(adata)[rows]
+    weights = bootstrap_weights(patients, n_draws=n_draws, rng=stream(seed, "patients"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = 1 - weights @ about / (weights @ around)
+    return pd.DataFrame([row("r2_above_mean", 1 - about.sum() / around.sum(), draws, patients, n=n)])
+
+
+def squares_of_hidden(
+    fitted: Fitted, reading: Reading, rows: np.ndarray, *, plan: Any, seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Hide half of the measured genes of each cell and restore them.
+
+    Parameters
+    ----------
+    fitted, reading, plan, seed
+        As for :func:`judge_expression`.
+    rows
+        The cells.
+
+    Returns
+    -------
+    Sums of squares of each cell about what was restored, and about the training means, float64 (cell,); and the number of values.
+    """
     counts = reading.corpus.blocks.read(rows)
     measured = reading.corpus.measured(rows)
-    hidden = measured & (draw.random(measured.shape) < _HIDDEN)
+    hidden = measured & (stream(seed, "hidden genes").random(measured.shape) < _HIDDEN)
     dense = counts.toarray()
     hidden[np.where(hidden, 0.0, dense).sum(axis=1) <= 0] = False
     if not hidden.any():
         raise DataError("there is no measured value to hide and restore", fix="Give cells with more counts.")
     holed = anndata.AnnData(
         np.where(hidden | ~measured, np.float32(np.nan), dense),
-        obs=pd.DataFrame(index=adata.obs_names[rows]), var=pd.DataFrame(index=list(fitted.genes)),
+        obs=pd.DataFrame(index=[str(one) for one in rows]), var=pd.DataFrame(index=list(fitted.genes)),
     )  # fmt: skip
     said = expected(fitted, fitted.reading(open_corpus(holed, layer=None, genes=fitted.genes)), device=device_of(plan))
     true = log_values(counts, reading.moments.library(counts, measured)).toarray()
-    about = np.where(hidden, np.square(true - said), 0.0).sum(axis=1, dtype=np.float64)
-    around = np.where(hidden, np.square(true - fitted.moments.mean), 0.0).sum(axis=1, dtype=np.float64)
-    patients = patients_of(adata)[rows]
-    weights = bootstrap_weights(patients, n_draws=n_draws, rng=stream(seed, "patients"))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        draws = 1 - weights @ about / (weights @ around)
-    return pd.DataFrame([row("r2_above_mean", 1 - about.sum() / around.sum(), draws, patients, n=int(hidden.sum()))])
+    about, around = (
+        np.where(hidden, np.square(true - one), 0.0).sum(axis=1, dtype=np.float64)
+        for one in (said, fitted.moments.mean)
+    )
+    return about, around, int(hidden.sum())

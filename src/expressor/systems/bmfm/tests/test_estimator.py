@@ -1,6 +1,8 @@
 """The estimator: where cells come from, what it is trained for, labels, restored genes, species, starts, bad inputs."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,36 @@ def test_adaptive_masking_weighs_genes_by_their_error() -> None:
     model = tiny(objectives="mlm", masking=Masking(adaptive=True)).fit(cells())
     weight = model.fitted_.learner.gene_weight
     assert 0 < float(weight.min()) < float(weight.max()) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objectives", ["wced", "wced+mlm"])
+def test_two_processes_take_halves_of_the_same_steps(objectives: str, tmp_path: Path) -> None:
+    """Every weight that learns is reached, or they would wait for each other; losses are those of one process."""
+    program = tmp_path / "fit.py"
+    program.write_text(
+        "import os, sys\nimport expressor as ex\n"
+        f"model = ex.BMFM.preset('tiny', objectives={objectives!r}, finetune='full')\n"
+        "model.plan.set_params(device='cpu', batch_size=8)\n"
+        "model.tuning.set_params(device='cpu', batch_size=8, epochs=1)\n"
+        "model.fit(ex.datasets.example('cells')).history_.to_csv(sys.argv[1] + os.environ['RANK'])\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        str(program),
+        str(tmp_path / "history"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (pd.read_csv(tmp_path / f"history{rank}") for rank in (0, 1))
+    assert first["val_loss"].equals(second["val_loss"])
+    if objectives == "wced":  # where places are drawn at random, each process draws its own
+        alone = tiny(objectives=objectives).fit(cells()).history_
+        assert np.allclose(first["loss"][:3], alone["loss"][:3], atol=5e-3)
 
 
 # Labels ------------------------------------------------------------------------------------------------------------------
