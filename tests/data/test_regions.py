@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import read_h5ad
 
 from expressor.core.errors import DataError
 from expressor.data import assign_parcels, read_ahba, to_parcels
@@ -66,7 +67,7 @@ def test_agrees_with_abagen(folder, samples, atlas, case, options):
     np.testing.assert_array_equal(made.uns["counts"], golden[["n_10021", "n_9861"]])
 
 
-def test_what_is_returned(samples, atlas):
+def test_what_is_returned(samples, atlas, tmp_path):
     made = to_parcels(samples, atlas, missing="centroids")
     assert made.shape == (48, samples.n_vars)
     assert made.uns["counts"].sum(axis=1).tolist() == made.obs["samples"].tolist()
@@ -79,6 +80,10 @@ def test_what_is_returned(samples, atlas):
     np.testing.assert_allclose(made.obsm["mni"], atlas.centroids())
     assert (made.obs["voxels"].to_numpy() == np.bincount(atlas.volume.ravel())[1:]).all()
     assert "samples were assigned to" in made.uns["methods"]
+    made.write_h5ad(tmp_path / "regions.h5ad")
+    again = read_h5ad(tmp_path / "regions.h5ad")
+    np.testing.assert_array_equal(again.X, made.X)
+    np.testing.assert_array_equal(again.uns["counts"], made.uns["counts"])
     assert made.uns["methods"].startswith("Microarray expression of 2 donors")
 
 
@@ -138,6 +143,10 @@ def test_what_is_refused(samples, atlas):
     elsewhere = Parcellation(atlas.volume, atlas.affine + [[0, 0, 0, 400], [0] * 4, [0] * 4, [0] * 4], atlas.table)
     with pytest.raises(DataError, match="no sample is in a parcel or within 2 mm of one"):
         to_parcels(samples, elsewhere)
+    gappy = samples.copy()
+    gappy.X[3, 2] = np.nan
+    with pytest.raises(DataError, match="NaN or infinite somewhere"):
+        to_parcels(gappy, atlas)
     other = samples.copy()
     other.uns["space"] = "fsaverage"
     with pytest.raises(DataError, match="in another space; expected MNI152"):

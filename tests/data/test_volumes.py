@@ -28,7 +28,9 @@ def image(tmp_path):
 def test_between_voxels(image):
     points = np.random.default_rng(0).uniform([-17, -29, -9], [19, 17, 17], size=(40, 3))
     np.testing.assert_allclose(volume_at(image, points), plane(points), atol=1e-5)
-    assert np.isnan(volume_at(image, np.array([[90.0, 0, 0], [19.5, -29.5, -9.5]]))).all()
+    assert np.isnan(volume_at(image, np.array([[90.0, 0, 0], [19.8, -29.8, -9.8]]))).all()
+    beside = np.array([[18.0, -30, -10]])  # a voxel's middle, next to the one that is NaN
+    np.testing.assert_allclose(volume_at(image, beside), plane(beside), atol=1e-5)
 
 
 def test_per_parcel(image):

@@ -71,8 +71,8 @@ def to_parcels(
     Raises
     ------
     DataError
-        Wrong or missing places, another space, columns of ``obs`` that are needed and absent, an unknown choice, or no sample that
-        has a parcel.
+        Wrong or missing places, another space, NaN in the expression, columns of ``obs`` that are needed and absent, an unknown
+        choice, or no sample that has a parcel.
 
     Notes
     -----
@@ -286,6 +286,9 @@ def _check_samples(adata: ad.AnnData, *, need_part: bool) -> None:
     if keys.MNI not in adata.obsm:
         raise DataError(f"obsm has no {keys.MNI!r}", got=", ".join(map(repr, adata.obsm)) or "nothing",
                         fix="Put x, y, z of each sample there, in mm of MNI152.")  # fmt: skip
+    X: Any = adata.X
+    if not np.isfinite(X.data if hasattr(X, "tocsr") else X).all():
+        raise DataError("expression is NaN or infinite somewhere", fix="Drop these samples or genes first.")
     space = str(adata.uns.get(keys.SPACE, SPACE))
     if space != SPACE:
         raise DataError("the samples are in another space", expected=SPACE, got=repr(space))

@@ -24,7 +24,7 @@ def volume_at(image: str | os.PathLike[str], points: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        float64 (point,); NaN outside the volume, and where a voxel around is NaN.
+        float64 (point,); NaN outside the volume, and where most around is NaN. Voxels that are NaN are left out of the rest.
 
     Raises
     ------
@@ -36,9 +36,14 @@ def volume_at(image: str | os.PathLike[str], points: np.ndarray) -> np.ndarray:
     volume, affine = _read(image)
     inverse = np.linalg.inv(affine)
     voxel = np.asarray(points, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
-    found = ndimage.map_coordinates(volume, voxel.T, order=1, mode="nearest")
     inside = ((voxel > -0.5) & (voxel < np.asarray(volume.shape) - 0.5)).all(axis=1)
-    return np.where(inside, found, np.nan)
+    known = np.isfinite(volume)
+    total, weight = (
+        ndimage.map_coordinates(one, voxel.T, order=1, mode="nearest")
+        for one in (np.where(known, volume, 0.0), known.astype(np.float64))
+    )
+    fine = inside & (weight >= 0.5)
+    return np.divide(total, weight, out=np.full(len(voxel), np.nan), where=fine)
 
 
 def volume_per_parcel(image: str | os.PathLike[str], atlas: Parcellation) -> np.ndarray:
