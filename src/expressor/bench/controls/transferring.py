@@ -108,7 +108,7 @@ class Transferred(BaseEstimator):
     shots
         Labelled cells a type; with 0 nothing is learnt.
     label, scale, match, random_state, plan
-        See :class:`expressor.TRON`.
+        See :class:`expressor.systems.tron.estimator.TRON`.
     """
 
     source: Any = None

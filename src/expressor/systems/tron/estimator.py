@@ -196,15 +196,16 @@ class TRON(Estimator, Predicts):
             return torch.optim.AdamW(groups, lr=self.plan.lr, weight_decay=self.plan.weight_decay)
 
         def validate(network: Any) -> Mapping[str, float]:
-            held_out, truth = validation
-            return {"val_loss": float(transfer_loss(kind, network(torch.from_numpy(held_out)), truth))}
+            # Where it is trained may be another device than where its data are.
+            output = network(torch.from_numpy(validation[0]).to(module.conversion.weight.device)).cpu()
+            return {"val_loss": float(transfer_loss(kind, output, validation[1]))}
 
         training = loop.Training(
             module=module, batches=batches, loss=loss, optimizer=optimizer, validate=validate if validation else None,
             monitor="val_loss" if validation else None, direction="min",
         )  # fmt: skip
         outcome = loop.run(training, self.plan, seed=self.random_state, phase="transfer", resume=resume)
-        self._model = dataclasses.replace(model, network=module.network)
+        self._model = dataclasses.replace(model, network=module.cpu().network)
         # A fit that was stopped inside its first epoch has no record of one.
         records = outcome.records or [{"epoch": 0, "steps": outcome.steps}]
         self.history_ = pd.DataFrame(records).assign(n_labelled=self.n_labelled_)

@@ -92,6 +92,14 @@ def test_gaps_in_the_labels_are_not_learnt_from(pair: SpeciesPair, source: Expre
     assert tron(pair, source).fit(few).n_labelled_ == 24
 
 
+def test_validation_data_stop_the_training(pair: SpeciesPair, source: ExpressionModel) -> None:
+    plan = TrainPlan(lr=0.3, weight_decay=0.0, batch_size=64, epochs=40, patience=3)
+    model = tron(pair, source, plan=plan, pull=0.0).fit(pair.target[:40].copy(), val=pair.target[120:].copy())
+    losses = model.history_["val_loss"]
+    assert len(losses) < 40
+    assert len(losses) - 3 == losses.idxmin() + 1
+
+
 def test_options_hold(pair: SpeciesPair, source: ExpressionModel) -> None:
     free = tron(pair, source, pull=0.0).fit(pair.target)
     assert (
