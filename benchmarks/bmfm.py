@@ -56,8 +56,8 @@ def squares(model: Any, cells: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from expressor.systems.bmfm.corpus import open_corpus
     from expressor.systems.bmfm.judging import squares_of_hidden
 
-    reading = model.fitted_.reading(open_corpus(cells, layer=None, genes=model.genes_in_))
-    about, around, _ = squares_of_hidden(model.fitted_, reading, np.arange(cells.n_obs), plan=model.plan, seed=seed)
+    reading = model._fitted.reading(open_corpus(cells, layer=None, genes=model.genes_in_))
+    about, around, _ = squares_of_hidden(model._fitted, reading, np.arange(cells.n_obs), plan=model.plan, seed=seed)
     return about, around
 
 
@@ -125,7 +125,7 @@ def main() -> None:
             seconds += time.process_time() - start
             for name in SETS:
                 scores[name].append(bio(model.transform(whole[name]), whole[name]))
-                if model.fitted_.restores:
+                if model._fitted.restores:
                     parts.setdefault(method, {}).setdefault(name, []).append(squares(model, held_out[name], seed))
         line = (f"{name} {' '.join(f'{one:.3f}' for one in scores[name])}" for name in SETS)
         print(f"{method:<32}", *line, f"({seconds / settings.seeds:.0f} CPU s a fit)", flush=True)

@@ -181,7 +181,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
         self._take(fitted)
 
     def _take(self, fitted: Fitted) -> None:
-        self.fitted_ = fitted
+        self._fitted = fitted
         self.classes_, self.gene_report_ = fitted.label_classes, fitted.report
         moments = fitted.moments
         self.gene_table_ = pd.DataFrame(
@@ -202,7 +202,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
 
     def _reading(self, data: Any) -> tuple[Reading, pd.Index]:
         corpus = self._corpus(data)
-        return self.fitted_.reading(corpus), corpus.blocks.obs.index.copy()
+        return self._fitted.reading(corpus), corpus.blocks.obs.index.copy()
 
     def transform(self, data: Any) -> np.ndarray:
         """Represent cells by the pretrained network, without their labels.
@@ -224,7 +224,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
             No gene of the model is there.
         """
         reading, _ = self._reading(data)
-        return embed(self.fitted_.network, reading, self.fitted_.pooling, device=device_of(self.plan))
+        return embed(self._fitted.network, reading, self._fitted.pooling, device=device_of(self.plan))
 
     def predict(self, data: Any) -> pd.DataFrame:
         """Predict the label of every cell.
@@ -258,7 +258,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
             The model was fitted without a label.
         """
         reading, names = self._reading(data)
-        output = logits(self.fitted_, reading, str(self.label), device=device_of(self.plan)).astype(np.float64)
+        output = logits(self._fitted, reading, str(self.label), device=device_of(self.plan)).astype(np.float64)
         chance = np.exp(output - output.max(axis=1, keepdims=True))
         chance /= chance.sum(axis=1, keepdims=True)
         return pd.DataFrame(chance.astype(np.float32), index=names, columns=list(self.classes_))
@@ -283,7 +283,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
             No objective of the fit restores expression.
         """
         reading, _ = self._reading(data)
-        values = expected(self.fitted_, reading, device=device_of(self.plan))
+        values = expected(self._fitted, reading, device=device_of(self.plan))
         for rows, counts in reading.corpus.parts():
             measured = reading.corpus.measured(rows)
             library = reading.moments.library(counts, measured)
@@ -303,7 +303,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
         float32 (cell, gene): log1p of counts per ten thousand, zeros weighed in.
         """
         reading, names = self._reading(data)
-        values = expected(self.fitted_, reading, device=device_of(self.plan))
+        values = expected(self._fitted, reading, device=device_of(self.plan))
         found = pd.DataFrame(values, index=names, columns=list(self.genes_in_))
         found.attrs["unit"] = "log1p(counts per 10,000)"
         return found
@@ -357,7 +357,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
             chance = self.predict_proba(seen)
             said = most_likely(chance, str(self.label))[str(self.label)]
             return judge_labels(seen.obs[self.label], said, chance, seen, seed=self.random_state)
-        return judge_expression(self.fitted_, self._reading(adata)[0], adata, plan=self.plan, seed=self.random_state)
+        return judge_expression(self._fitted, self._reading(adata)[0], adata, plan=self.plan, seed=self.random_state)
 
     def _annotations(self, adata: Any, key: str) -> Mapping[str, Mapping[str, Any]]:
         vectors = self.transform(adata)
@@ -371,16 +371,16 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
             obs = {f"{key}_{self.label}": pd.Categorical(said[str(self.label)]),
                    f"{key}_probability": chance.max(axis=1).to_numpy()}  # fmt: skip
         corpus = self._corpus(adata)
-        if corpus.gaps is not None and self.fitted_.restores:
+        if corpus.gaps is not None and self._fitted.restores:
             full = pd.DataFrame(self.impute(adata), columns=list(self.genes_in_))
             layers[f"{key}_restored"] = full.reindex(columns=list(adata.var_names)).to_numpy(dtype=np.float32)
         return {"obsm": obsm, "obs": obs, "layers": layers}
 
     def _state(self) -> State:
-        return saving.state_of(self.fitted_)
+        return saving.state_of(self._fitted)
 
     def _restore(self, state: State) -> None:
         self._take(saving.rebuild(self, state))
 
     def _methods(self) -> str:
-        return methods_text(self, self.fitted_)
+        return methods_text(self, self._fitted)

@@ -82,7 +82,7 @@ def _saved(folder: Path) -> Start:
     model = load(folder)
     if model.card().name != "bmfm":
         raise DataError(f"{folder} holds a {type(model).__name__}", expected="a BMFM")
-    fitted = model.fitted_
+    fitted = model._fitted
     return Start(
         fitted.genes, fitted.architecture, fitted.learner.state_dict(), fitted.learner.objectives, fitted.tokeniser,
         fitted.pooling, fitted.classes, fitted.learner.below,

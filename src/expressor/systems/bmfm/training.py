@@ -88,12 +88,6 @@ class Learner(nn.Module):
     def _needs(self, *sources: str) -> bool:
         return any(one.source in sources for one in self.objectives)
 
-    def freeze_unused(self) -> None:
-        """Let only those weights learn that the objectives reach: several processes wait for all that do."""
-        self.network.hidden_gene.requires_grad_(self._needs("genes"))
-        if self.network.pooler is not None:
-            self.network.pooler.requires_grad_(False)
-
     @property
     def masks(self) -> bool:
         """Whether the input is masked."""
@@ -358,7 +352,6 @@ def pretrain(
     )
     whole = learner.profile is not None
     judge = Judge(judged.reading, judged.rows, judged.labels, plan.batch_size)
-    learner.freeze_unused()
     training = loop.Training(
         module=learner,
         batches=lambda epoch, rank, world: Batches(source.batches(epoch, rank, world), reading, labels, whole),
@@ -371,7 +364,7 @@ def pretrain(
         direction="min",
     )
     outcome = loop.run(training, plan, seed=seed, phase="pretrain", resume=resume, identity=identity)
-    learner.cpu().eval().requires_grad_(True)
+    learner.cpu().eval()
     return pd.DataFrame(outcome.records).assign(stage="pretrain")
 
 

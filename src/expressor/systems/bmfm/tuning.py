@@ -74,10 +74,6 @@ class TunedNetwork(nn.Module):
     def __init__(self, network: CellNetwork, head: Head, pooling: str) -> None:
         super().__init__()
         self.network, self.pooling = copy.deepcopy(network), pooling
-        # What the logits do not depend on does not learn: several processes wait for all that does.
-        self.network.hidden_gene.requires_grad_(False)
-        if self.network.pooler is not None and "pooler" not in pooling.split("+"):
-            self.network.pooler.requires_grad_(False)
         self.head = nn.Linear(head.weight.shape[1], head.weight.shape[0])
         with torch.no_grad():
             self.head.weight.copy_(head.weight)

@@ -159,6 +159,7 @@ def test_every_objective_trains_and_restores_genes_that_were_not_measured(object
         assert np.corrcoef(np.log1p(absent.mean(axis=0)), np.log1p(true))[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_labels_of_pretraining_tell_without_a_probe(tmp_path: Path) -> None:
     (tmp_path / "edges.tsv").write_text("child\tparent\nT1\tA\nT2\tA\nT3\tB\nT4\tB\nA\tcell\nB\tcell\n")
     data = cells(n=200)
@@ -195,7 +196,21 @@ def test_value_encoders(encoder: Any) -> None:
     model = tiny(value_encoder=encoder, style="bert", n_bins=8, decoder="query", read_depth="rda").fit(cells())
     found = model.transform(cells(1))
     assert np.isfinite(found).all()
-    assert model.fitted_.tokeniser.target_depth == cells().X.sum(axis=1)[model_rows(model)].max()
+    assert model._fitted.tokeniser.target_depth == cells().X.sum(axis=1)[model_rows(model)].max()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "sorted", "pooling": "cell+mean"},
+        {"zeros": "batch", "interleave": 0.9, "expressed_only": 0.2, "cell_tokens": 2, "pooling": "1"},
+        {"balance": "batch", "checkpointing": True, "decoder": "vectors", "dropout": 0.1},
+    ],
+)
+def test_ways_to_show_cells(options: dict[str, Any]) -> None:
+    found = tiny(**options).fit(cells()).transform(cells(1))
+    assert found.shape == (80, 32 if "+" in options.get("pooling", "") else 16)
+    assert (found.std(axis=0) > 0).all()
 
 
 def model_rows(model: BMFM) -> np.ndarray:
@@ -208,14 +223,14 @@ def test_adaptive_masking_weighs_genes_by_their_error() -> None:
     from expressor.systems.bmfm.training import Masking
 
     model = tiny(objectives="mlm", masking=Masking(adaptive=True)).fit(cells())
-    weight = model.fitted_.learner.gene_weight
+    weight = model._fitted.learner.gene_weight
     assert 0 < float(weight.min()) < float(weight.max()) < 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objectives", ["wced", "wced+mlm"])
 def test_two_processes_take_halves_of_the_same_steps(objectives: str, tmp_path: Path) -> None:
-    """Every weight that learns is reached, or they would wait for each other; losses are those of one process."""
+    """Processes agree, and losses are those of one process."""
     program = tmp_path / "fit.py"
     program.write_text(
         "import os, sys\nimport expressor as ex\n"
@@ -268,17 +283,18 @@ def test_fine_tuning_starts_from_the_probe_and_must_gain(how: Any, learnt: BMFM,
     assert model.history_["stage"].tolist() == ["probe", *["tune"] * 4]
     assert model.history_["val_loss"].iloc[1:].min() < model.history_["val_loss"].iloc[0]
     assert np.array_equal(model.transform(cells(1)), learnt.transform(cells(1)))
-    kept, now = learnt.fitted_.network.state_dict(), model.fitted_.tuned.state_dict()  # type: ignore[union-attr]
+    kept, now = learnt._fitted.network.state_dict(), model._fitted.tuned.state_dict()  # type: ignore[union-attr]
     changed = {name for name in kept if not torch.equal(kept[name], now[name])}
     assert changed
     assert how == "full" or all(name.startswith("encoder.") and name.endswith("weight") for name in changed)
     again = ex.load(model.save(tmp_path / "model"))
     assert again.predict_proba(cells(1)).equals(model.predict_proba(cells(1)))
     useless = tiny(finetune=how, tuning=TrainPlan(lr=10.0, batch_size=32, epochs=1), **own).fit(data)
-    assert useless.fitted_.tuned is None
+    assert useless._fitted.tuned is None
     assert "was discarded" in useless.describe()
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     def model(steps: int) -> BMFM:
         one = tiny(finetune="full", tuning=TrainPlan(lr=1e-3, batch_size=16, epochs=4))
@@ -299,7 +315,7 @@ def test_gaps_in_labels_and_unknown_ones() -> None:
     words[:30] = None
     data.obs["cell_type"] = words
     model = tiny().fit(data)
-    assert model.fitted_.counts["labelled"] == 50
+    assert model._fitted.counts["labelled"] == 50
     new = cells(1)
     new.obs["cell_type"] = new.obs["cell_type"].astype(str).replace("T1", "unheard")
     table = model.evaluate(new).set_index("metric")
@@ -311,7 +327,7 @@ def test_gaps_in_labels_and_unknown_ones() -> None:
 
 def test_val_judges_instead_of_a_part() -> None:
     model = tiny(finetune="full", tuning=TrainPlan(lr=1e-3, batch_size=16, epochs=1)).fit(cells(), val=cells(1))
-    assert model.fitted_.counts == {"cells": 80, "train": 80, "held_out": 80, "labelled": 80}
+    assert model._fitted.counts == {"cells": 80, "train": 80, "held_out": 80, "labelled": 80}
 
 
 # Starts ------------------------------------------------------------------------------------------------------------------
@@ -329,9 +345,9 @@ def test_going_on_from_a_saved_model(fitted: BMFM, learnt: BMFM, tmp_path: Path)
     wide = cells(3)
     wide.var_names = [*wide.var_names[:30], "NEW", *[f"X{i}" for i in range(19)]]
     other = tiny(start_from=path, objectives="", vocabulary=names).fit(wide)
-    table = other.fitted_.network.gene.weight
-    assert torch.equal(table[:30], fitted.fitted_.network.gene.weight[:30])
-    assert torch.allclose(table[30], fitted.fitted_.network.gene.weight.mean(0))
+    table = other._fitted.network.gene.weight
+    assert torch.equal(table[:30], fitted._fitted.network.gene.weight[:30])
+    assert torch.allclose(table[30], fitted._fitted.network.gene.weight.mean(0))
     again = ex.load(other.save(tmp_path / "other"))
     assert np.array_equal(again.transform(wide), other.transform(wide))
 
