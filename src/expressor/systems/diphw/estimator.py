@@ -48,7 +48,7 @@ class DIPHW(Estimator, Encodes, Clusters):
         restricted (see ``memory_neighbors``).
     exponent
         The preference exponent, >= 0. The larger, the more a walk keeps to the highest expression: 50 in the paper's simulation,
-        where high counts mark the modules; real cells ask for a small one (see :doc:`/systems/diphw`).
+        where high counts mark the modules; real cells ask for a small one.
     backend
         ``"closed_form"``: expected co-occurrence, no walks. ``"landmarks"``: the same against some cells. ``"sampled"``: walks and
         skip-gram, as in the paper. ``"auto"``: closed form up to 5,000 cells, landmarks beyond.
