@@ -9,7 +9,6 @@ import anndata
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.sparse.linalg import svds
 
 from expressor.core.errors import DataError
 from expressor.core.rng import stream
@@ -229,7 +228,7 @@ def loadings(corpus: Corpus, rows: np.ndarray, moments: Moments, n: int, *, seed
         matmat=lambda x: values @ x - (mean @ x)[None], rmatmat=lambda x: values.T @ x - np.outer(mean, x.sum(axis=0)),
     )  # fmt: skip
     start = stream(seed, "loadings").normal(size=min(values.shape))
-    _, size, vectors = svds(centred, k=n, v0=start)
+    _, size, vectors = sparse.linalg.svds(centred, k=n, v0=start)
     order = np.argsort(-size)
     vectors = vectors[order].T
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(n)])

@@ -54,8 +54,8 @@ class BrainINR(Estimator, Maps):
         What a field knows of a place beside its coordinates: some of ``"tissue"`` (probability of grey and white matter; one code
         in the paper's network) and ``"slab"`` (cortex, cerebellum, brainstem); ``"auto"``: those that the data have.
     symmetry
-        ``"fold"``: |x| instead of x, so that both sides are one; ``"mirror"``: every sample again on the other side; ``"none"``;
-        ``"auto"``: ``"fold"`` in MNI152, else ``"none"``.
+        ``"fold"``: ``abs(x)`` instead of ``x``, so that both sides are one; ``"mirror"``: every sample again on the other side;
+        ``"none"``; ``"auto"``: ``"fold"`` in MNI152, else ``"none"``.
     donor
         ``"pooled"``: one field of all donors, each on a scale of its own. ``"separate"``: a field a donor, averaged, as in the
         paper.

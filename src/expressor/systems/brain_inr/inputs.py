@@ -290,7 +290,7 @@ class Frame:
 
 
 def fold(places: np.ndarray) -> np.ndarray:
-    """Return places with |x| for x: the sides laid upon each other."""
+    """Return places with ``abs(x)`` for ``x``: the sides laid upon each other."""
     return np.concatenate([np.abs(places[:, :1]), places[:, 1:]], axis=1)
 
 
