@@ -39,17 +39,17 @@ def test_a_method_sees_counts_and_names_alone(task):
 
 
 def test_results_have_intervals_over_cells_and_paired_differences(task):
-    results = run(task, protocol="simulated", methods=["diphw-both"], seeds=(0, 1))
+    results = run(task, protocol="simulated", methods=["diphw"], seeds=(0, 1))
     plain = results[(results["metric"] == "ari") & (results["reference"] == "")].set_index("method")
     assert (plain["status"] == "measured").all()
-    assert set(plain.index) == {one.name for one in task.methods(task.protocol("simulated"), ["diphw-both"])}
+    assert set(plain.index) == {one.name for one in task.methods(task.protocol("simulated"), ["diphw"])}
     assert ((plain["low"] <= plain["value"]) & (plain["value"] <= plain["high"])).all()
-    assert plain.loc["diphw-both", "value"] > 0.8
+    assert plain.loc["diphw", "value"] > 0.8
     assert abs(plain.loc["random", "value"]) < 0.1
     assert (plain["n_clusters"] == 80).all()
     paired = results[(results["reference"] == "pca-leiden") & (results["metric"] == "ari")].set_index("method")
-    expected = plain.loc["diphw-both", "value"] - plain.loc["pca-leiden", "value"]
-    assert paired.loc["diphw-both", "value"] == pytest.approx(expected)
+    expected = plain.loc["diphw", "value"] - plain.loc["pca-leiden", "value"]
+    assert paired.loc["diphw", "value"] == pytest.approx(expected)
     text = table(results)
     assert "bootstrap of the cells" in text
     assert "on the same cells" in text

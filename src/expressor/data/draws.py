@@ -107,3 +107,19 @@ def poisson(state: np.ndarray, mean: float) -> int:
         found += 1
         product *= uniform(state)
     return found
+
+
+@njit(cache=True, nogil=True)
+def first_above(values: np.ndarray, first: np.ndarray, last: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return for each draw the first place from ``first`` to ``last`` whose value is above ``wanted``, or ``last``."""
+    found = np.empty(len(wanted), dtype=np.int64)
+    for i in range(len(wanted)):
+        low, high = first[i], last[i]
+        while low < high:
+            middle = (low + high) // 2
+            if values[middle] <= wanted[i]:
+                low = middle + 1
+            else:
+                high = middle
+        found[i] = low
+    return found

@@ -105,7 +105,7 @@ class Clustering(Task):
             Method("diphw-leiden", "DIPHW + Leiden", "rival", "diphw", {"clustering": "leiden"}),
             Method("diphw-paper", "DIPHW, walk comem_diphw", "rival", "diphw", {"walk": "comem_diphw"}),
             Method("diphw-plain", "DIPHW, walk diphw", "rival", "diphw", {"walk": "diphw"}),
-            Method("diphw-both", "DIPHW, walk both", "rival", "diphw", {"walk": "both"}),
+            Method("diphw-memory", "DIPHW, walk comem_both", "rival", "diphw", {"walk": "comem_both"}),
         )
         return super().systems(protocol) + more
 

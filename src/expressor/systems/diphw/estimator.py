@@ -114,7 +114,7 @@ class DIPHW(Estimator, Encodes, Clusters):
         One row a number of clusters tried, with its silhouette; one row where none was tried.
     """
 
-    walk: Literal["edvw", "diphw", "both", "comem", "comem_diphw", "comem_both"] = "comem_both"
+    walk: Literal["edvw", "diphw", "both", "comem", "comem_diphw", "comem_both"] = "both"
     exponent: float = 5.0
     backend: Literal["auto", "closed_form", "sampled", "landmarks"] = "auto"
     n_genes: int | None = 1000

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from expressor.core.errors import check_choice
+from expressor.data.draws import first_above
 
 TwoFactors = Literal["edvw", "diphw", "both"]
 TWO_FACTORS = ("edvw", "diphw", "both")
@@ -164,8 +165,8 @@ class TableWalk:
 class RowSampler:
     """Draws columns of a sparse matrix's rows by their probabilities, many rows at once.
 
-    The rows' cumulative probabilities stand one after another in a single ascending array, row i between i and i + 1, so that one
-    binary search serves all draws and nothing dense is made.
+    The rows' cumulative probabilities stand one after another in a single ascending array, row i between i and i + 1; a draw is a
+    binary search among its row's, and nothing dense is made.
 
     Parameters
     ----------
@@ -198,16 +199,15 @@ class RowSampler:
         first, last = self.indptr[rows], self.indptr[rows + 1] - 1
         u = rng.random(len(rows))
         if without is None:
-            place = np.searchsorted(self.cumulative, rows + u, side="right")
-            return self.columns[np.clip(place, first, last)]
-        at = np.searchsorted(self.keys, rows * np.int64(self.n_columns) + without)
-        at = np.minimum(at, len(self.keys) - 1)
-        there = (without >= 0) & (self.keys[at] == rows * np.int64(self.n_columns) + without)
+            return self.columns[first_above(self.cumulative, first, last, rows + u)]
+        key = rows * np.int64(self.n_columns) + without
+        at = first_above(self.keys, first, last, key - 1)
+        there = (without >= 0) & (self.keys[at] == key)
         before = np.where(at > first, self.cumulative[np.maximum(at - 1, 0)], rows) - rows
         width = np.where(there, self.cumulative[at] - rows - before, 0.0)
         u *= 1 - width
         u = np.where(there & (u >= before), u + width, u)
-        place = np.clip(np.searchsorted(self.cumulative, rows + u, side="right"), first, last)
+        place = first_above(self.cumulative, first, last, rows + u)
         # Rounding may still end at the column that is left out; its neighbour is as near.
         place = np.where(there & (place == at), np.where(at < last, at + 1, at - 1), place)
         return self.columns[place]
