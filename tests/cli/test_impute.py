@@ -82,7 +82,7 @@ def test_report_on_data(tmp_path, capsys):
     assert main(["report", str(model), "--data", str(tmp_path / "new.h5ad"), "-o", str(tmp_path / "run")]) == 0
     assert "Who is at risk" in (tmp_path / "run" / "report.html").read_text()
     assert main(["report", str(model), "--data", str(tmp_path / "new.h5ad")]) == 2
-    assert "needs a folder to be written to. Give -o FOLDER" in capsys.readouterr().err
+    assert "needs a place to be written to. Give -o" in capsys.readouterr().err
     assert main(["impute", str(model), str(tmp_path / "new.h5ad"), "-o", str(tmp_path / "o.csv")]) == 2
     assert "PenalisedCox does not restore expression" in capsys.readouterr().err
 

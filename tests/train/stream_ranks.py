@@ -66,7 +66,7 @@ def describe(blocks: Blocks, batch_size: int) -> Training:
     def loss(module: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {"loss": ((module(batch["genes"], batch["values"]) - batch["wanted"]) ** 2).mean()}
 
-    return Training(module=Network(), batches=Epoch, loss=loss)  # type: ignore[arg-type]
+    return Training(module=Network(), batches=Epoch, loss=loss, leaves_parts_out=True)  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -124,14 +124,16 @@ class FourierField(nn.Module):
         bandwidth: float = 0.6, width: int = 128, depth: int = 2, dropout: float = 0.1,
     ) -> None:  # fmt: skip
         super().__init__()
-        check_range(depth, name="depth", low=1, integer=True)
+        given = isinstance(genes, Tensor)
+        size = min(genes.shape) if given else genes  # type: ignore[union-attr]
+        for name, value in (("depth", depth), ("width", width), ("genes", size)):
+            check_range(value, name=name, low=1, integer=True)
         self.features = FourierFeatures(n_axes, frequencies, bandwidth)
         widths = [2 * frequencies + n_axes + n_conditions] + [width] * depth
         layers: list[nn.Module] = []
         for n_in, n_out in zip(widths, widths[1:]):
             layers += [nn.Linear(n_in, n_out), nn.GELU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers)
-        given = isinstance(genes, Tensor)
         self.vectors: Tensor | None
         self.register_buffer("vectors", genes.float() if given else None)  # type: ignore[union-attr]
         self.head = nn.Linear(genes.shape[1] if given else width, width + 1 if given else genes)  # type: ignore[union-attr, arg-type]

@@ -60,6 +60,9 @@ class Training:
         ``"min"`` is better.
     extra
         Further stateful parts, by name, to be checkpointed along.
+    leaves_parts_out
+        Whether the loss of a batch may leave parameters alone, such as the vector of hidden genes where none is hidden; several
+        processes then look for them in each step.
     """
 
     module: nn.Module
@@ -71,6 +74,7 @@ class Training:
     monitor: str | None = None
     direction: Literal["max", "min"] = "max"
     extra: Mapping[str, Stateful] = field(default_factory=dict)
+    leaves_parts_out: bool = False
 
 
 @dataclass
@@ -111,8 +115,15 @@ def seeded(seed: int, purpose: str, *position: int) -> Iterator[None]:
             one.set_state(state)
 
 
-def make_fabric(plan: TrainPlan) -> Any:
+def make_fabric(plan: TrainPlan, *, leaves_parts_out: bool = False) -> Any:
     """Return the Fabric of this plan: one process, several here, or those of the launcher that started this program.
+
+    Parameters
+    ----------
+    plan
+        Says how many processes and which device.
+    leaves_parts_out
+        As of :class:`Training`.
 
     Raises
     ------
@@ -128,12 +139,12 @@ def make_fabric(plan: TrainPlan) -> Any:
     # torchrun has started the processes already: say how many, so that Fabric joins instead of starting its own.
     local = int(os.environ.get("LOCAL_WORLD_SIZE", plan.devices))
     nodes = max(1, int(os.environ.get("WORLD_SIZE", local)) // local)
+    strategy = "ddp_find_unused_parameters_true" if leaves_parts_out else "ddp"
     fabric = Fabric(
         accelerator="gpu" if plan.device == "cuda" else plan.device,
         devices=local,
         num_nodes=nodes,
-        # An objective may leave parts of a network alone, such as the vector of hidden genes where none is hidden.
-        strategy="ddp_find_unused_parameters_true" if local * nodes > 1 else "auto",
+        strategy=strategy if local * nodes > 1 else "auto",
         precision=plan.precision,
     )
     if local * nodes > 1:
@@ -176,7 +187,7 @@ def run(
         A checkpoint cannot be read, or is of another network.
     """
     plan.check()
-    fabric = make_fabric(plan)
+    fabric = make_fabric(plan, leaves_parts_out=training.leaves_parts_out)
     default = torch.optim.AdamW
     parameters = [one for one in training.module.parameters() if one.requires_grad]
     optimizer = (

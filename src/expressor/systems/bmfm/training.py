@@ -353,6 +353,7 @@ def pretrain(
     whole = learner.profile is not None
     judge = Judge(judged.reading, judged.rows, judged.labels, plan.batch_size)
     training = loop.Training(
+        leaves_parts_out=True,
         module=learner,
         batches=lambda epoch, rank, world: Batches(source.batches(epoch, rank, world), reading, labels, whole),
         loss=lambda module, batch: module(batch),

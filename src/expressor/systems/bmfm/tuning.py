@@ -141,6 +141,7 @@ def tune(
         before = validate(tuned.eval())
     source = Stream(reading.corpus.blocks, batch_size=min(plan.batch_size, len(rows)), seed=seed, rows=rows)
     training = loop.Training(
+        leaves_parts_out=True,
         module=tuned, validate=validate, monitor="val_loss", direction="min",
         batches=lambda epoch, rank, world: Batches(source.batches(epoch, rank, world), reading, labels, False),
         loss=lambda module, batch: {"loss": focal_loss(module(batch), batch[name], gamma)},
