@@ -82,7 +82,7 @@ PROTOCOLS = (
         variants=("z-score",),
         parameters={"held_out": "samples", "symmetry": "none", "bandwidth": 0.7},
         judging=JUDGING,
-        notes=("Groups are blocks of a ninth of the embryo's length. The bandwidth, not the default, was chosen on inner folds.",),
+        notes=("Groups are blocks of a ninth of the embryo's length. The bandwidth, not the default, was chosen on this data.",),
     ),
     Protocol(
         name="genes",

@@ -41,8 +41,8 @@ PROTOCOLS = (
             "All cells are seen in fitting; their types are used for judging alone.",
             "Batches: three chemistries (pbmc_3tech), two donors with and without interferon (kang), two donors (amygdala), "
             "technologies (mixology, pancreas_3tech). In mixology two of five lines are in one batch alone.",
-            "Chemistries of one maker and donors differ little in these sets: there is little to correct but in mixology and "
-            "pancreas_3tech.",
+            "Technologies (mixology, pancreas_3tech) differ more than chemistries of one maker (pbmc_3tech) and than "
+            "donors (amygdala).",
         ),
     ),
     Protocol(

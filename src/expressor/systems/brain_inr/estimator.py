@@ -66,7 +66,7 @@ class BrainINR(Estimator, Maps):
         Parts that are held out in turn, each by a network of its own, >= 2; 0 holds out nothing and gives no intervals.
     frequencies, bandwidth
         Fourier features, >= 1, and the standard deviation of their frequencies in cycles per 75 mm (half the length of another
-        space), > 0. The default was chosen on inner folds of one training set of samples of the AHBA.
+        space), > 0. The default was chosen on samples of the AHBA.
     width, depth
         Of a network, >= 1.
     omega
