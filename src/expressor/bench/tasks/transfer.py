@@ -37,8 +37,8 @@ _NOTES = (
     "labelled cells are drawn once (5 a type: twice).",
     "With 0 labelled cells the unlabelled cells of the training donors still serve to match the mean and spread of genes, for all "
     "methods alike; what is trained on the target alone has nothing and calls all types as likely.",
-    "Matching, step size and pull to the start were chosen on the mouse cells of this set, for TRON and one-to-one orthologs alike; "
-    "so from human to mouse all methods with a layer look a little too good. From mouse to human nothing was chosen.",
+    "Matching, step size and pull to the start were chosen on the mouse cells of this set, for TRON and one-to-one orthologs "
+    "alike; so from human to mouse all methods with a layer look a little too good. From mouse to human nothing was chosen.",
     "In brackets the cells are resampled, not the donors: they say nothing about another laboratory.",
 )
 
