@@ -46,12 +46,13 @@ def test_a_restricted_walk_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     monkeypatch.setattr("expressor.systems.diphw.estimator.DENSE_LIMIT", 50)
     monkeypatch.setattr("expressor.systems.diphw.estimator.NEAR_BEYOND", 20)
     with caplog.at_level(logging.WARNING):
-        DIPHW(n_clusters=4).fit(example("cells"))
+        DIPHW(walk="comem_both", n_clusters=4).fit(example("cells"))
         assert (
             'among 80 cells sees the 20 nearest of each alone, which finds types less well; walk="both"' in caplog.text
         )
         caplog.clear()
-        DIPHW(n_clusters=4, memory_neighbors=20).fit(example("cells"))
+        DIPHW(walk="comem_both", n_clusters=4, memory_neighbors=20).fit(example("cells"))
+        DIPHW(n_clusters=4).fit(example("cells"))
     assert caplog.text == ""
 
 
