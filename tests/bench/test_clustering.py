@@ -5,11 +5,17 @@ import pytest
 
 from expressor.bench import find_task, run, table
 from expressor.bench.controls.clustering import UsualClusters
+from expressor.bench.tasks.clustering import _of_common_types
 from expressor.core.errors import DataError
 from expressor.datasets import simulate_cells
 from expressor.metrics.clustering import adjusted_rand_draws, adjusted_rand_index
 
-FROZEN = {"cells": "ff792fde2ef5", "simulation": "393e497c6cfa", "simulated": "bac33b585291"}
+FROZEN = {
+    "cells": "ff792fde2ef5",
+    "confirmation": "c2d02096949a",
+    "simulation": "393e497c6cfa",
+    "simulated": "bac33b585291",
+}
 SLOW = ("umap-kmeans",)  # compiles for a minute
 
 
@@ -24,6 +30,14 @@ def task():
 
 def test_protocols_do_not_change_silently(task):
     assert {name: one.hash for name, one in task.protocols.items()} == FROZEN
+
+
+def test_rare_types_and_cells_without_one_are_left_out():
+    cells = simulate_cells(n_cells=40, n_types=3)
+    cells.obs["cell_type"] = ["a"] * 25 + ["b"] * 10 + ["c"] * 4 + [None]
+    kept = _of_common_types(cells, 10)
+    assert kept.obs["cell_type"].value_counts().to_dict() == {"a": 25, "b": 10}
+    assert len(_of_common_types(cells, 1)) == 39
 
 
 def test_a_method_sees_counts_and_names_alone(task):
