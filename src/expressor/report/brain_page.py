@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from anndata import AnnData
-from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from expressor.core.errors import DataError, GeneError, check_range, nearest_names
 from expressor.data import keys
@@ -19,15 +16,11 @@ from expressor.data.parcels import Parcellation
 from expressor.data.regions import to_parcels
 from expressor.estimator.roles import Maps
 from expressor.report import colours, figures, summary
-from expressor.report.figures.sheet import inline_svg, write_whole
-from expressor.report.html import asset
-from expressor.report.methods import parts_of, reference
-from expressor.report.tables import flatten, metric_rows
+from expressor.report.drawn_page import Drawing, inline, write_drawings, write_page
+from expressor.report.tables import metric_rows
 
 GENES = 4
 """Genes that are drawn when none are named."""
-
-Drawing = tuple[str, str, Axes | np.ndarray]
 
 
 def write_map_report(
@@ -86,11 +79,9 @@ def write_map_report(
     grid = brain_grid(resolution=resolution)
     drawn = {gene: _drawings(model, adata, gene, i, grid, atlas) for i, gene in enumerate(chosen)}
     everywhere = [_distance_drawing(model, grid)] if hasattr(model, "distance") else []
-    write_whole(path, _render(model, adata, drawn, everywhere).encode("utf-8"))
+    _write(path, model, adata, drawn, everywhere)
     if files:
-        for name, _, ax in [*(one for each in drawn.values() for one in each), *everywhere]:
-            for kind in ("png", "svg"):
-                figures.write(ax, path.parent / "figures" / f"{name}.{kind}")
+        write_drawings([*(one for each in drawn.values() for one in each), *everywhere], path.parent / "figures")
     return path
 
 
@@ -169,20 +160,15 @@ def _distance_drawing(model: Any, grid: Grid) -> Drawing:
     )
 
 
-def _render(model: Any, adata: AnnData, drawn: dict[str, list[Drawing]], everywhere: list[Drawing]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("expressor.report", "templates"),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(number=summary.number, count=summary.count)
+def _write(
+    path: Path, model: Any, adata: AnnData, drawn: dict[str, list[Drawing]], everywhere: list[Drawing]
+) -> None:
     in_sample = fingerprint(adata) == model.data_fingerprint_
     known = sorted(set(map(str, adata.var_names)) & set(model.genes_in_))
     evaluation = metric_rows(model.evaluate(adata)) if len(known) == len(model.genes_in_) else []
-    paragraphs, listed = parts_of(model.describe())
-    return environment.get_template("brain.html.j2").render(
-        title=f"{len(model.genes_in_):,} genes over the brain, {type(model).__name__}",
-        style=Markup(asset("report.css")),
-        policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    title = f"{len(model.genes_in_):,} genes over the brain, {type(model).__name__}"
+    write_page(
+        path, "brain.html.j2", title=title, heading=title,
         opening=_opening(model, evaluation, in_sample),
         facts=[
             ("Model", f"{type(model).__name__}: {model.card().title}"), ("Genes", f"{len(model.genes_in_):,}"),
@@ -190,21 +176,10 @@ def _render(model: Any, adata: AnnData, drawn: dict[str, list[Drawing]], everywh
             ("Samples shown", f"{adata.n_obs:,}"), ("Same samples as the fit", "yes" if in_sample else "no"),
             ("Unit", str(getattr(model, "unit_", "not stated"))),
         ],
-        genes=[(gene, _inline(one)) for gene, one in drawn.items()],
-        everywhere=_inline(everywhere),
-        evaluation=evaluation,
-        paragraphs=paragraphs,
-        references=[reference(one) for one in listed],
-        environment=flatten(model.environment_),
-        parameters=flatten(model._parameters()),
+        genes=[(gene, inline(one)) for gene, one in drawn.items()], everywhere=inline(everywhere),
+        evaluation=evaluation, resampled="blocks of space",
+        methods=model.describe(), environment=model.environment_, parameters=model._parameters(),
     )  # fmt: skip
-
-
-def _inline(drawings: list[Drawing]) -> list[tuple[str, str, Markup]]:
-    return [
-        (name, caption, Markup(inline_svg(ax, name=name.replace("_", "-"), label=caption)))
-        for name, caption, ax in drawings
-    ]
 
 
 def _opening(model: Any, evaluation: list[dict[str, Any]], in_sample: bool) -> list[str]:

@@ -4,26 +4,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from expressor.metrics.survival import concordance
 from expressor.report import figures, summary
 from expressor.report.cohort import HIDDEN, YEAR, CohortRun, read_cohort_run
-from expressor.report.figures.sheet import inline_svg, write_whole
-from expressor.report.html import asset
-from expressor.report.methods import parts_of, reference
-from expressor.report.tables import flatten, metric_rows
+from expressor.report.drawn_page import Drawing, inline, write_drawings, write_page
+from expressor.report.tables import metric_rows
 
 SHOWN = 8
 """Genes whose scatter is drawn: the best, the middle and the worst."""
 FEW_EVENTS = 20
 LISTED = 20
-
-Drawing = tuple[str, str, Axes | np.ndarray]
 
 
 def write_cohort_report(folder: str | Path, out: str | Path | None = None, *, files: bool = True) -> Path:
@@ -45,45 +38,24 @@ def write_cohort_report(folder: str | Path, out: str | Path | None = None, *, fi
     run = read_cohort_run(folder)
     path = Path(out) if out is not None else run.folder / "report.html"
     drawn = {"restoration": _restoration_drawings(run), "survival": _survival_drawings(run)}
-    write_whole(path, _render(run, drawn).encode("utf-8"))
+    _write(path, run, drawn)
     if files:
-        for name, _, ax in [*drawn["restoration"], *drawn["survival"]]:
-            for kind in ("png", "svg"):
-                figures.write(ax, path.parent / "figures" / f"{name}.{kind}")
+        write_drawings([*drawn["restoration"], *drawn["survival"]], path.parent / "figures")
     return path
 
 
-def _render(run: CohortRun, drawn: dict[str, list[Drawing]]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("expressor.report", "templates"),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(number=summary.number, count=summary.count)
-    plots = {
-        part: [
-            (name, caption, Markup(inline_svg(ax, name=name.replace("_", "-"), label=caption)))
-            for name, caption, ax in one
-        ]
-        for part, one in drawn.items()
-    }
+def _write(path: Path, run: CohortRun, drawn: dict[str, list[Drawing]]) -> None:
     genes = run.gene_table()
-    paragraphs, listed = parts_of(run.methods)
-    return environment.get_template("cohort.html.j2").render(
-        run=run,
-        title=f"{run.about['samples']:,} samples, {run.about['system']}",
-        style=Markup(asset("report.css")),
-        policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
-        opening=opening(run),
-        facts=_facts(run),
-        plots=plots,
+    write_page(
+        path, "cohort.html.j2", title=f"{run.about['samples']:,} samples, {run.about['system']}",
+        heading=f"{summary.count(run.about['samples'], 'sample')} seen by {run.about['system']}",
+        opening=opening(run), facts=_facts(run),
+        plots={part: inline(one) for part, one in drawn.items()},
         best=_rows(genes.head(LISTED)),
         worst=_rows(genes.iloc[LISTED:].tail(LISTED)) if len(genes) > LISTED else [],
-        evaluation=metric_rows(run.evaluation),
-        paragraphs=paragraphs,
-        references=[reference(one) for one in listed],
-        environment=flatten(run.environment),
-        parameters=flatten(run.about.get("parameters", {})),
-    )
+        evaluation=metric_rows(run.evaluation), resampled="patients",
+        methods=run.methods, environment=run.environment, parameters=run.about.get("parameters", {}),
+    )  # fmt: skip
 
 
 def opening(run: CohortRun) -> list[str]:

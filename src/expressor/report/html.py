@@ -69,13 +69,8 @@ def write_report(run_folder: str | Path, out: str | Path | None = None, *, figur
 
 def render(run: Run) -> str:
     """Return the report of a run as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("expressor.report", "templates"),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = templates()
     environment.filters.update(
-        number=summary.number,
-        count=summary.count,
         value=lambda one: summary.number(math.nan if one is None else one),
         chance=lambda one: summary.probability(math.nan if one is None else one),
         scale=reading.scale_words,
@@ -124,6 +119,16 @@ def json_for_script(value: object) -> str:
     for one in "<>&\u2028\u2029":
         text = text.replace(one, f"\\u{ord(one):04x}")
     return text
+
+
+def templates() -> jinja2.Environment:
+    """Return the environment of the folder ``templates``, with filters for numbers and counted nouns."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("expressor.report", "templates"),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters.update(number=summary.number, count=summary.count)
+    return made
 
 
 def asset(name: str) -> str:
