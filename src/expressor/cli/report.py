@@ -26,7 +26,8 @@ def report(
         The HTML file; ``report.html`` in the folder by default. With ``--data``, the run folder to write.
     data
         Bulk profiles (CSV, TSV, h5ad, zarr, or the name of a data set) that the model is asked about: restored genes,
-        Kaplan-Meier curves by predicted risk, calibration. For a map of the brain, samples to draw and to judge it by.
+        Kaplan-Meier curves by predicted risk, calibration. For a map of the brain, samples to draw and to judge it by; for
+        clusters, cells to draw.
     """
     from expressor.report import write_report
     from expressor.report.cohort import MARK
@@ -34,16 +35,18 @@ def report(
     if data is not None:
         from expressor.cli.source import read_source
         from expressor.estimator import load
-        from expressor.estimator.roles import Maps
-        from expressor.report import write_cohort_run, write_map_report
+        from expressor.estimator.roles import Clusters, Maps
+        from expressor.report import write_cluster_report, write_cohort_run, write_map_report
 
         if out is None:
             raise DataError(
-                "a report on data needs a place to be written to", fix="Give -o: a folder, or with a map a file .html."
+                "a report on data needs a place to be written to",
+                fix="Give -o: a folder, or with a map or clusters a file .html.",
             )
         model = load(folder)
-        if isinstance(model, Maps):
-            written = write_map_report(model, read_source(data), out if out.suffix == ".html" else out / "report.html")
+        if isinstance(model, Maps | Clusters):
+            write = write_map_report if isinstance(model, Maps) else write_cluster_report
+            written = write(model, read_source(data), out if out.suffix == ".html" else out / "report.html")
         else:
             written = write_cohort_run(model, read_source(data), out) / "report.html"
     elif (folder / MARK).is_file():

@@ -48,6 +48,10 @@ class Clusters(ABC):
     def fit_predict(self, data: Any) -> np.ndarray:
         """Fit and return integer labels, (obs,)."""
 
+    @abstractmethod
+    def assign(self, data: Any) -> np.ndarray:
+        """Return the cluster of the fit that each observation belongs to, (obs,); -1 for none."""
+
 
 class Survives(ABC):
     """Predicts time to an event."""

@@ -13,6 +13,7 @@ _NAMES = {
     "CohortRun": "cohort",
     "read_cohort_run": "cohort",
     "read_run": "run",
+    "write_cluster_report": "cluster_page",
     "write_cohort_report": "cohort_page",
     "write_cohort_run": "cohort",
     "write_map_report": "brain_page",
@@ -24,8 +25,19 @@ _NAMES = {
     "model_card": "modelcard",
     "write_model_card": "modelcard",
 }
-_MODULES = ("brain_page", "cohort", "cohort_page", "figures", "html", "methods", "modelcard", "run", "writing")
-_DRAWING = ("brain_page", "cohort_page", "figures", "gallery", "html")
+_MODULES = (
+    "brain_page",
+    "cluster_page",
+    "cohort",
+    "cohort_page",
+    "figures",
+    "html",
+    "methods",
+    "modelcard",
+    "run",
+    "writing",
+)
+_DRAWING = ("brain_page", "cluster_page", "cohort_page", "figures", "gallery", "html")
 
 __all__ = [
     "CohortRun",
@@ -35,6 +47,7 @@ __all__ = [
     "read_cohort_run",
     "read_run",
     "references",
+    "write_cluster_report",
     "write_cohort_report",
     "write_cohort_run",
     "write_figures",

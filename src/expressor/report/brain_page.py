@@ -160,9 +160,7 @@ def _distance_drawing(model: Any, grid: Grid) -> Drawing:
     )
 
 
-def _write(
-    path: Path, model: Any, adata: AnnData, drawn: dict[str, list[Drawing]], everywhere: list[Drawing]
-) -> None:
+def _write(path: Path, model: Any, adata: AnnData, drawn: dict[str, list[Drawing]], everywhere: list[Drawing]) -> None:
     in_sample = fingerprint(adata) == model.data_fingerprint_
     known = sorted(set(map(str, adata.var_names)) & set(model.genes_in_))
     evaluation = metric_rows(model.evaluate(adata)) if len(known) == len(model.genes_in_) else []

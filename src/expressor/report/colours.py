@@ -20,7 +20,11 @@ INKS = {
     "accent": "#4a3a99",
     "eosin": "#b8295f",
     "soft": "#b5add6",
+    "paper": "#fdfcfe",
 }
+
+CATEGORIES = ("#4a3a99", "#d1861a", "#2a9d8f", "#b8295f", "#6aa84f", "#3d85c6", "#8d6e63", "#c27ba0", "#9a9a2e")
+"""Groups of cells, in the order of their size; a map names its groups too, since nine colours are more than all eyes tell apart."""
 
 
 def colormap(name: str) -> Colormap:
