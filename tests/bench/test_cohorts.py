@@ -153,9 +153,10 @@ def test_few_labels_and_panels():
         assert whole.obs[LABEL].notna().sum() == own.n_obs
 
 
-def test_ridge_for_a_pattern_is_ridge():
+@pytest.mark.parametrize("patients", [40, 7], ids=["more patients than genes", "fewer"])
+def test_ridge_for_a_pattern_is_ridge(patients):
     adata = simulate_bulk(n_patients=60, seed=3)
-    train, test = adata[:40].copy(), adata[40:].copy()
+    train, test = adata[:patients].copy(), adata[40:].copy()
     hidden = np.zeros(40, dtype=bool)
     hidden[10:] = True
     truth = test.X.copy()

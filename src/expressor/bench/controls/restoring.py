@@ -126,9 +126,8 @@ class PatternRidge(RestoringControl):
         if not seen.any():
             return np.zeros_like(z)
         x, y = self.train_[:, seen], self.train_[:, ~seen]
-        # In the eigenvectors of the samples' Gram matrix every penalty is a rescaling.
-        values, vectors = np.linalg.eigh(x @ x.T)
-        values = np.maximum(values, 0.0)
+        # In the left singular vectors every penalty is a rescaling.
+        values, vectors = _left(x)
         target = vectors.T @ y
         scale = float(seen.sum())
         errors = []
@@ -140,7 +139,16 @@ class PatternRidge(RestoringControl):
             left = y[:, some] - vectors @ (shrunk[:, None] * target[:, some])
             errors.append(float(((left / (1 - hat)[:, None]) ** 2).mean()))
         self.alpha_ = self.alphas[int(np.argmin(errors))]
-        weights = vectors @ (target / (values + self.alpha_ * scale)[:, None])
         full = np.zeros_like(z)
-        full[:, ~seen] = (z[:, seen] @ x.T) @ weights
+        full[:, ~seen] = (z[:, seen] @ x.T @ vectors / (values + self.alpha_ * scale)) @ target
         return full
+
+
+def _left(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared singular values and left singular vectors, from the smaller of the two matrices of products."""
+    if len(x) <= x.shape[1]:
+        values, vectors = np.linalg.eigh(x @ x.T)
+        return np.maximum(values, 0.0), vectors
+    values, right = np.linalg.eigh(x.T @ x)
+    kept = values > max(float(values[-1]), 1e-12) * 1e-10
+    return values[kept], x @ right[:, kept] / np.sqrt(values[kept])
