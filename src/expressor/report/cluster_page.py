@@ -50,7 +50,7 @@ def write_cluster_report(
     DataError
         The model does not cluster; the column is not there; no cell has a position; the file cannot be written.
     """
-    if not isinstance(model, Clusters) or not isinstance(model, Encodes):
+    if not all(isinstance(model, role) for role in (Clusters, Encodes)):
         raise DataError(
             f"{type(model).__name__} makes no clusters of cells", expected="a model that does, such as DIPHW"
         )

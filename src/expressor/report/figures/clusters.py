@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from expressor.core.errors import DataError
 from expressor.report.colours import CATEGORIES, INKS, VALUE_MAP
@@ -16,7 +17,7 @@ MANY = 4000
 
 
 def cell_map(places: np.ndarray, groups: Sequence[str], *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Draw cells in two dimensions, coloured by group, each group's name at the median place of its cells.
+    """Draw cells in two dimensions, coloured by group, each group's name at the cell nearest to the median place of its cells.
 
     Parameters
     ----------
@@ -47,7 +48,10 @@ def cell_map(places: np.ndarray, groups: Sequence[str], *, title: str = "", ax: 
         ax.plot(x, y, "o", color=colour, markersize=size, markeredgewidth=0, alpha=0.8, linestyle="none",
                 rasterized=len(places) > MANY)  # fmt: skip
     for one in kinds:
-        x, y = np.median(places[names == one], axis=0)
+        own = places[names == one]
+        x, y = own[
+            ((own - np.median(own, axis=0)) ** 2).sum(axis=1).argmin()
+        ]  # a cell of the group, not a gap between parts
         ax.text(x, y, one, ha="center", va="center", fontsize=SIZE, color=INKS["ink"], parse_math=False,
                 path_effects=[withStroke(linewidth=2.5, foreground=INKS["paper"])])  # fmt: skip
     dress(ax, title=title)
@@ -109,6 +113,7 @@ def cluster_counts(history: pd.DataFrame, chosen: int, *, ax: Axes | None = None
         return say_nothing_to_show(ax, "No numbers of clusters were compared")
     ax.plot(tried["n_clusters"], tried["silhouette"], "o-", color=INKS["accent"], markersize=4, linewidth=1.2)
     ax.axvline(chosen, color=INKS["eosin"], linewidth=0.9, linestyle=(0, (4, 3)))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(ax, x="Number of clusters", y="Mean silhouette", grid="y")
     return ax
 
