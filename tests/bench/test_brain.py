@@ -7,7 +7,7 @@ from anndata import AnnData
 
 from expressor.bench import find_task, run, table
 from expressor.bench.controls.mapping import VECTORS, GeneControl, PlaceControl
-from expressor.bench.maps import grouped, judge_genes, standardised
+from expressor.bench.maps import grouped, judge_genes, judge_regions, region_folds, standardised
 from expressor.bench.task import Fold
 from expressor.core.errors import DataError
 from expressor.datasets import simulate_brain
@@ -18,6 +18,7 @@ FROZEN = {
     "random": "4e2897f265e3",
     "embryo": "2cd91067ba04",
     "genes": "c56e07bb9737",
+    "regions": "70799d05ff92",
     "simulated": "f6b7cef081c3",
 }
 
@@ -129,3 +130,58 @@ def test_volumes_are_judged_as_if_every_voxel_were_there():
     real[:4000], made[:4000] = np.repeat(np.asarray(fold.test.X, dtype=float)[:, 0], 100), np.repeat(mine, 100)
     assert found["volume_r"] == pytest.approx(np.corrcoef(real, made)[0, 1])
     assert found["volume_mse"] == pytest.approx(((real - made) ** 2).mean())
+
+
+SPLIT = {"kind": "regions", "folds": 4, "seed": 0}
+
+
+def both_sides():
+    data = regions()
+    data.obs["label"] = [f"label{i // 2}" for i in range(40)]
+    return data
+
+
+def test_each_gene_is_hidden_once_in_each_region_and_its_vector_knows_no_hidden_value():
+    data, hidden = both_sides(), []
+    for fold in region_folds(SPLIT, data):
+        known = fold.train.obs["known"].to_numpy()
+        hidden += [(one, gene) for one in fold.test.obs_names for gene in fold.test.var_names]
+        assert not set(fold.train.var_names) & set(fold.test.var_names)
+        assert not set(fold.train.obs["label"][known]) & set(fold.test.obs["label"])
+        raw = np.asarray(data[fold.train.obs_names[known], fold.test.var_names].X, dtype=float)
+        np.testing.assert_allclose(fold.test.varm[VECTORS].T, (raw - raw.mean(axis=0)) / raw.std(axis=0), atol=1e-5)
+    assert len(hidden) == len(set(hidden)) == 40 * 30
+
+
+def test_other_genes_of_a_region_say_more_than_its_neighbours():
+    scores = {}
+    for kind in ("average", "neighbours", "others", "ridge"):
+        parts = []
+        for fold in region_folds(SPLIT, both_sides()):
+            found = (
+                GeneControl(kind=kind, neighbours=3)
+                .fit(fold.train)
+                .at(fold.test.obsm["mni"], vectors=fold.test.varm[VECTORS])
+            )
+            truth = pd.DataFrame(fold.test.X, columns=fold.test.var_names).melt(var_name="gene", value_name="truth")
+            parts.append(truth.assign(predicted=pd.DataFrame(found).melt()["value"]))
+        scores[kind] = judge_regions(pd.concat(parts)).mean(numeric_only=True)
+    assert scores["others"]["map_r2"] > 0.8  # three factors make all maps
+    assert scores["ridge"]["map_r2"] > 0.8
+    assert scores["neighbours"]["map_r2"] < 0.1  # and no factor is smooth in space
+    assert abs(scores["average"]["map_r2"]) < 0.2
+
+
+def test_neighbours_are_the_nearest_known_regions():
+    fold = region_folds(SPLIT, both_sides())[0]
+    found = (
+        GeneControl(kind="neighbours", neighbours=2)
+        .fit(fold.train)
+        .at(fold.test.obsm["mni"], vectors=fold.test.varm[VECTORS])
+    )
+    known = fold.train[fold.train.obs["known"].to_numpy()]
+    for i, place in enumerate(fold.test.obsm["mni"]):
+        near = np.argsort(((known.obsm["mni"] - place) ** 2).sum(axis=1))[:2]
+        np.testing.assert_allclose(found[i], fold.test.varm[VECTORS][:, near].mean(axis=1))
+    with pytest.raises(DataError, match="needs regions in which every gene is known"):
+        GeneControl(kind="others").fit(regions())

@@ -45,21 +45,26 @@ def grouped(adata: AnnData, *, by_donor: bool) -> AnnData:
     return adata
 
 
-def regions_with_vectors() -> AnnData:
-    """Return the 82 regions that have a parcel, with its centre and voxels, and of each gene its expression in tumours."""
+def regions_with_places() -> AnnData:
+    """Return the 82 regions of 100 genes that have a parcel, with its centre in ``obsm`` and its voxels in ``obs``."""
     adata, atlas = datasets.ahba_regions().adata, datasets.dk_atlas()
     names = [f"{side}_{label}" for label, side in zip(atlas.table["label"], atlas.table[keys.HEMISPHERE])]
     parcels = pd.DataFrame(atlas.centroids().to_numpy(), index=names, columns=list("xyz"))
     parcels["voxels"] = np.bincount(atlas.volume.ravel())[atlas.table.index.to_numpy()]
-    kept = adata.obs_names.isin(names)
-    tumours = datasets.tcga_counts7().adata
-    columns = pd.Series(np.arange(tumours.n_vars), index=tumours.var["symbol"].astype(str))
-    columns = columns[~columns.index.duplicated()]
-    adata = adata[kept, adata.var_names.isin(columns.index)].copy()
+    adata = adata[adata.obs_names.isin(names)].copy()
     found = parcels.loc[adata.obs_names]
     adata.obsm[keys.MNI] = found[list("xyz")].to_numpy()
     adata.obs["voxels"] = found["voxels"].to_numpy()
     adata.uns["volume"] = int(atlas.volume.size)
+    return adata
+
+
+def regions_with_vectors() -> AnnData:
+    """Return the regions and, of each gene, its expression in tumours; genes that tumours lack are left out."""
+    adata, tumours = regions_with_places(), datasets.tcga_counts7().adata
+    columns = pd.Series(np.arange(tumours.n_vars), index=tumours.var["symbol"].astype(str))
+    columns = columns[~columns.index.duplicated()]
+    adata = adata[:, adata.var_names.isin(columns.index)].copy()
     counts = tumours.X[:, columns.loc[adata.var_names].to_numpy()]
     depth = np.asarray(tumours.X.sum(axis=1)).reshape(-1, 1)
     values = np.log2(1 + 1e6 * np.asarray(counts.todense() if hasattr(counts, "todense") else counts) / depth).T
@@ -68,6 +73,44 @@ def regions_with_vectors() -> AnnData:
     sign = np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])
     adata.varm[VECTORS] = (u * s * sign)[:, :_COMPONENTS]
     return adata
+
+
+def gene_parts(split: Mapping[str, Any], data: AnnData) -> np.ndarray:
+    """Return the number of each gene's fold, (gene,)."""
+    return stream(split["seed"], "genes").permutation(data.n_vars) % int(split["folds"])
+
+
+def region_folds(split: Mapping[str, Any], data: AnnData) -> list[Fold]:
+    """Hide a part of the genes in a part of the regions, each part with each; both sides of a region are hidden together.
+
+    Expression is in standard scores of the regions where every gene is known, ``obs["known"]``. A gene's vector is what is known of
+    it: its scores there.
+    """
+    gene = gene_parts(split, data)
+    names, place = np.unique(data.obs["label"].astype(str), return_inverse=True)
+    region = (stream(split["seed"], "regions").permutation(len(names)) % split["folds"])[place]
+    folds = []
+    for k in range(split["folds"]):
+        X, known = np.asarray(data.X, dtype=np.float64), region != k
+        scores = data.copy()
+        scores.X = ((X - X[known].mean(axis=0)) / X[known].std(axis=0)).astype(np.float32)
+        scores.obs["known"] = known
+        scores.varm[VECTORS] = np.asarray(scores.X[known].T, dtype=np.float64)
+        for j in range(split["folds"]):
+            train, test = scores[:, gene != j].copy(), scores[~known, gene == j].copy()
+            folds.append(Fold(f"regions {k + 1}, genes {j + 1}", train, test, tuple(test.var_names)))
+    return folds
+
+
+def judge_regions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return R2, r and squared error of each gene over all regions, from one row a hidden value: gene, truth, predicted."""
+    rows = []
+    for name, one in table.groupby("gene", sort=True):
+        t, f = one["truth"].to_numpy(), one["predicted"].to_numpy()
+        mse = float(((t - f) ** 2).mean())
+        r = np.nan if f.std() < 1e-9 else float(np.corrcoef(t, f)[0, 1])
+        rows.append({"gene": name, "map_r2": 1 - mse / float(t.var()), "map_r": r, "map_mse": mse})
+    return pd.DataFrame(rows)
 
 
 def judge_genes(fold: Fold, z: np.ndarray) -> pd.DataFrame:

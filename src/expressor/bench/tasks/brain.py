@@ -10,11 +10,21 @@ from anndata import AnnData
 from expressor import datasets
 from expressor.bench.cohorts import METRICS, Statistic, mean_statistic, summarise_patients
 from expressor.bench.controls.mapping import VECTORS, GeneControl, PlaceControl
-from expressor.bench.maps import grouped, held_out, judge_genes, places_of, regions_with_vectors, standardised
+from expressor.bench.maps import (
+    gene_parts,
+    grouped,
+    held_out,
+    judge_genes,
+    judge_regions,
+    places_of,
+    region_folds,
+    regions_with_places,
+    regions_with_vectors,
+    standardised,
+)
 from expressor.bench.store import Cell
 from expressor.bench.task import Fold, Method, Protocol, Task
 from expressor.core.errors import DataError
-from expressor.core.rng import stream
 from expressor.data import keys
 from expressor.data.fields import fingerprint
 from expressor.data.splits import check_leak
@@ -102,6 +112,23 @@ PROTOCOLS = (
         ),
     ),
     Protocol(
+        name="regions",
+        version=1,
+        title="82 regions, 100 genes: a gene is hidden in a fifth of the regions, where the other genes are known",
+        data={"dataset": "ahba_regions"},
+        split={"kind": "regions", "folds": 5, "seed": 0},
+        targets={"told": [""]},
+        variants=("z-score",),
+        parameters={"gene": f"varm:{VECTORS}", "conditions": (), "folds": 0},
+        judging=JUDGING,
+        notes=(
+            "Five parts of the regions by five parts of the genes; both sides of a region are hidden together. What is known of a "
+            "hidden gene is its expression in the other regions.",
+            "BrainINR holds no region out to stop on: every region is known for the other genes.",
+            "Groups are genes. R2 and r are over the 82 regions with a parcel in the Desikan-Killiany volume, of standard scores.",
+        ),
+    ),
+    Protocol(
         name="simulated",
         version=1,
         title="Simulated samples of smooth maps: seconds, to try an installation",
@@ -120,7 +147,8 @@ class Brain(Task):
     """Map expression to places that were not sampled.
 
     A method is fitted on the training samples. Of the others it sees the place, the donor's name, and, in a second question that
-    stands in its own column, the slab. In the protocol ``genes`` it sees vectors of genes whose maps are hidden whole.
+    stands in its own column, the slab. In the protocol ``genes`` it sees vectors of genes whose maps are hidden whole, in
+    ``regions`` what is known of a hidden gene in other regions.
     """
 
     name = "brain"
@@ -139,6 +167,15 @@ class Brain(Task):
                        seeded=False),
                 Method("ridge", "ridge regression on vectors", "control", GeneControl, {"kind": "ridge"}, seeded=False),
             )  # fmt: skip
+        if protocol.split["kind"] == "regions":
+            return (
+                _known("average", "the gene's mean over the other regions"),
+                _known("mean", "mean of the other genes in the region"),
+                _known("neighbours", "mean of the 5 nearest other regions", neighbours=5),
+                _known("nearest", "mean of the 10 genes most alike in other regions"),
+                _known("others", "ridge regression on the other genes, a region a row"),
+                _known("ridge", "ridge regression on the other regions, a gene a row"),
+            )
         brain = protocol.data["dataset"] != "fly_embryo"
         alone: dict[str, Any] = {"conditions": (), "folds": 2}
         sides = {"symmetry": "mirror"} if brain else {}
@@ -164,7 +201,7 @@ class Brain(Task):
         settings = dict(protocol.data)
         name = settings.pop("dataset")
         if name == "ahba_regions":
-            return regions_with_vectors()
+            return regions_with_places() if protocol.split["kind"] == "regions" else regions_with_vectors()
         loaders = {"ahba_samples": datasets.ahba_samples, "fly_embryo": datasets.fly_embryo}
         if name != "simulated" and name not in loaders:
             raise DataError(f"protocol {protocol.name!r} names unknown data {name!r}", expected=", ".join(loaders))
@@ -179,11 +216,13 @@ class Brain(Task):
         """Hold out blocks, donors, samples, or genes."""
         split = protocol.split
         if split["kind"] == "genes":
-            part = stream(split["seed"], "genes").permutation(data.n_vars) % split["folds"]
+            part = gene_parts(split, data)
             return [
                 Fold(f"genes {k + 1}", data[:, part != k].copy(), data[:, part == k].copy(),
                      tuple(data.var_names[part == k])) for k in range(split["folds"])
             ]  # fmt: skip
+        if split["kind"] == "regions":
+            return region_folds(split, data)
         folds = []
         for name, test in held_out(split, data):
             one, other = take(data, ~test), take(data, test)
@@ -229,6 +268,9 @@ class Brain(Task):
         """Return what was measured and mapped at each sample, what intervals cover, and how much structure the map keeps."""
         if protocol.split["kind"] == "genes":
             return {"genes": judge_genes(fold, tables["predicted"].to_numpy(dtype=np.float64))}
+        if protocol.split["kind"] == "regions":
+            real = pd.DataFrame(fold.test.X, columns=fold.test.var_names).melt(var_name="gene", value_name="truth")
+            return {"regions": real.assign(predicted=tables["predicted"].melt()["value"].to_numpy())}
         truth, places = np.asarray(fold.test.X, dtype=np.float64), places_of(fold.test)
         samples, measured, mapped, maps = [], [], [], []
         for told in protocol.targets["told"]:
@@ -257,10 +299,12 @@ class Brain(Task):
 
     def summarise(self, protocol: Protocol, cells: Iterable[Cell], methods: tuple[Method, ...]) -> pd.DataFrame:
         """Return R2 and the rest for each question, and differences of R2 from nearest samples and from Gaussian processes."""
-        genes = protocol.split["kind"] == "genes"
+        judges = {"genes": _of_genes, "regions": _of_regions}
+        references = {"genes": ("mean", "nearest", "ridge"), "regions": ("neighbours", "ridge")}
+        kind = protocol.split["kind"]
         return summarise_patients(
-            cells, methods, statistics=_of_genes if genes else _of_samples, headline=("map_r2",),
-            references=("mean", "nearest", "ridge") if genes else ("idw", "gp-place", "gp"),
+            cells, methods, statistics=judges.get(kind, _of_samples), headline=("map_r2",),
+            references=references.get(kind, ("idw", "gp-place", "gp")),
             n_draws=int(protocol.judging["draws"]),
         )  # fmt: skip
 
@@ -274,6 +318,10 @@ SIREN: dict[str, Any] = {
 
 def _rival(name: str, title: str, parameters: Mapping[str, Any]) -> Method:
     return Method(name, title, "control", SYSTEM, parameters, seeded=False)
+
+
+def _known(kind: str, title: str, **parameters: Any) -> Method:
+    return Method(kind, title, "control", GeneControl, {"kind": kind} | parameters, seeded=False)
 
 
 def _asked(ask: Any, model: Any, seen: AnnData, places: np.ndarray, given: pd.DataFrame | None) -> pd.DataFrame:
@@ -311,6 +359,14 @@ def _of_samples(cells: Sequence[Cell]) -> list[Statistic]:
             if column in samples:
                 found.append(mean_statistic(told, name, samples[column].to_numpy()[rows], groups))
     return found
+
+
+def _of_regions(cells: Sequence[Cell]) -> list[Statistic]:
+    seeds = []
+    for seed in sorted({cell.key.seed for cell in cells}):
+        seeds.append(judge_regions(pd.concat([cell.tables["regions"] for cell in cells if cell.key.seed == seed])))
+    genes = pd.concat(seeds)
+    return [mean_statistic("all", name, genes[name], genes["gene"]) for name in genes.columns.drop("gene")]
 
 
 def _of_genes(cells: Sequence[Cell]) -> list[Statistic]:

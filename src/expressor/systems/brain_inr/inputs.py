@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.spatial import cKDTree
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from expressor.core.errors import DataError, nearest_names
 from expressor.data import keys
 from expressor.data.brainspace import SPACE, check_brain, check_places, tissue_at
 from expressor.data.profiles import profiles
 from expressor.systems.brain_inr.equations import inverse_distance_weights, scale_together, tissue_code
+from expressor.systems.brain_inr.slabs import Boundaries
 
 CONDITIONS = ("tissue", "slab")
 GREY, WHITE = "grey", "white"
@@ -268,15 +266,13 @@ class Frame:
         """Return on which side of the boundaries between the samples' slabs a place is, as names."""
         if len(self.slabs) == 1:
             return np.full(len(places), self.slabs[0], dtype=object)
-        return np.array(self.slabs)[self._boundaries.predict(self._one_side(places))]
+        return np.array(self.slabs)[self._boundaries.classify(self._one_side(places))]
 
     @cached_property
-    def _boundaries(self) -> Any:
+    def _boundaries(self) -> Boundaries:
         # A smooth boundary goes on where no sample is; the nearest samples would carry their slab across it.
         slab = self.known_conditions[:, -len(self.slabs) :].argmax(axis=1)
-        return make_pipeline(StandardScaler(), SVC(C=10.0, gamma=1.0, random_state=0)).fit(
-            self._one_side(self.known), slab
-        )
+        return Boundaries.of(self._one_side(self.known), slab)
 
     def _one_side(self, places: np.ndarray) -> np.ndarray:
         return places if self.symmetry == "none" else fold(places)

@@ -5,8 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from expressor.systems.brain_inr import equations
+from expressor.systems.brain_inr.slabs import Boundaries
 
 
 @pytest.mark.covers("C1")
@@ -129,3 +133,13 @@ def test_blocks() -> None:
     found = equations.block_of(x, 20.0)
     assert found[0] == found[1]
     assert len(set(found.tolist())) == 3
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_boundaries_are_those_of_scikit_learn(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    places = rng.uniform(-60, 60, size=(300, 3))
+    label = np.digitize(places[:, 1] + 10 * np.sin(places[:, 0] / 20), [-20, 25][: classes - 1])
+    asked = rng.uniform(-70, 70, size=(5000, 3))
+    machine = make_pipeline(StandardScaler(), SVC(C=10.0, gamma=1.0)).fit(places, label)
+    np.testing.assert_array_equal(Boundaries.of(places, label).classify(asked), machine.predict(asked))
