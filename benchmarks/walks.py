@@ -3,6 +3,7 @@
 python benchmarks/walks.py table --seeds 5            closed form on the authors' simulation (ARI), beside what they published
 python benchmarks/walks.py table --sampled --seeds 5  the same by drawn walks and skip-gram
 python benchmarks/walks.py choice                     walks and exponents on the data that the defaults were chosen on
+python benchmarks/walks.py modularity                 how strong the modules are of the sets that are judged
 python benchmarks/walks.py memory --cells 2000        walks with memory among all cells and among the nearest alone
 python benchmarks/walks.py speed                      closed form against naive walks + gensim, same transition matrix
 python benchmarks/walks.py scale --cells 100000       end to end on simulated cells: seconds, peak memory
@@ -15,12 +16,13 @@ import time
 import anndata as ad
 import numpy as np
 from scipy import sparse
+from sklearn.decomposition import PCA
 
-from expressor import datasets
+from expressor import bench, datasets
 from expressor.core.rng import stream
 from expressor.datasets import simulate_modules
 from expressor.datasets.cells import UNASSIGNED
-from expressor.estimator.clustering import leiden
+from expressor.estimator.clustering import leiden, modularity, neighbor_graph
 from expressor.metrics.clustering import adjusted_rand_index, normalised_mutual_information
 from expressor.systems.diphw import DIPHW
 from expressor.systems.diphw.cooccurrence import embed
@@ -119,6 +121,21 @@ def choice(seeds: int, exponents: list[float], walks: list[str]) -> None:
               f"simulated {np.mean(made):.3f}")  # fmt: skip
 
 
+def show_modularity(seed: int = 0) -> None:
+    """Print the modularity of the known types, and of Leiden's partition, on the graph of nearest neighbours of components."""
+    task = bench.find_task("clustering")
+    for name in ("cells", "confirmation", "simulation"):
+        protocol = task.protocol(name)
+        for one, data in task.load(protocol).items():
+            kept = {word: value for word, value in protocol.parameters.items() if word in ("log", "n_genes")}
+            gamma, _ = prepare(data, **({"scale": "auto", "log": "natural", "n_genes": 1000} | kept))
+            x = PCA(min(30, *gamma.shape), random_state=seed).fit_transform(gamma.toarray())
+            graph, types = neighbor_graph(x, 15), data.obs["cell_type"].astype(str).to_numpy()
+            found = leiden(x, n_neighbors=15, resolution=1.0, seed=seed)
+            print(f"{name:<13} {one:<26} modularity of types {modularity(graph, types):.3f}, of Leiden "
+                  f"{modularity(graph, found):.3f}   {len(set(types))} types, {found.max() + 1} groups", flush=True)  # fmt: skip
+
+
 def memory(cells: int) -> None:
     """Print what is lost where the walk with memory sees each cell's nearest ones alone."""
     data = datasets.simulate_cells(
@@ -177,7 +194,7 @@ def scale(cells: int, genes: int, walk: str) -> None:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("what", choices=("table", "choice", "memory", "speed", "scale"))
+    words.add_argument("what", choices=("table", "choice", "modularity", "memory", "speed", "scale"))
     words.add_argument("--seeds", type=int, default=5)
     words.add_argument("--first", type=int, default=0)
     words.add_argument("--rows", type=int, default=len(PUBLISHED))
@@ -193,6 +210,8 @@ def main() -> None:
         )
     elif given.what == "choice":
         choice(given.seeds, given.exponent, given.walk or ["diphw", "both", "comem_diphw", "comem_both"])
+    elif given.what == "modularity":
+        show_modularity()
     elif given.what == "memory":
         memory(given.cells)
     elif given.what == "speed":

@@ -86,6 +86,30 @@ def neighbor_graph(positions: np.ndarray, n_neighbors: int) -> sparse.csr_matrix
     return sparse.csr_matrix(chosen + chosen.T)
 
 
+def modularity(graph: sparse.csr_matrix, labels: np.ndarray) -> float:
+    """Return the modularity (Newman and Girvan 2004) of a partition of a graph's nodes: at most 1, and 0 where all are one group.
+
+    Parameters
+    ----------
+    graph
+        (node, node), symmetric, weights not negative.
+    labels
+        (node,).
+
+    Raises
+    ------
+    DataError
+        The graph has no edge.
+    """
+    kinds, own = np.unique(labels, return_inverse=True)
+    members = sparse.csr_matrix((np.ones(len(own)), (np.arange(len(own)), own)), shape=(len(own), len(kinds)))
+    between = (members.T @ graph @ members).toarray()
+    total = between.sum()
+    if total == 0:
+        raise DataError("the graph has no edge", expected="nodes that are joined")
+    return float(np.trace(between) / total - ((between.sum(axis=1) / total) ** 2).sum())
+
+
 def centres_of(positions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the mean position of each cluster, float32 (cluster, dim)."""
     return np.stack([positions[labels == one].mean(axis=0) for one in range(labels.max() + 1)]).astype(np.float32)
