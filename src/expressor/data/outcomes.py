@@ -137,6 +137,20 @@ def read_labels(adata: AnnData, label: str = keys.CANCER_TYPE, *, at_least: int 
     return values
 
 
+def check_times(times: Any) -> np.ndarray:
+    """Return times at which survival is asked for, float64 (time,).
+
+    Raises
+    ------
+    DataError
+        One is negative or not finite.
+    """
+    at = np.asarray(times, dtype=np.float64).ravel()
+    if not np.isfinite(at).all() or (at < 0).any():
+        raise DataError("times are negative or not finite", expected="times >= 0", got=str(at[:5].tolist()))
+    return at
+
+
 def _column(adata: AnnData, name: str, *, what: str) -> pd.Series:
     if name not in adata.obs:
         columns = [str(one) for one in adata.obs.columns]

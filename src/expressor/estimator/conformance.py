@@ -75,7 +75,7 @@ def outputs(model: Any, data: Any) -> dict[str, pd.DataFrame]:
         found["transform"] = model.transform(data)
     if isinstance(model, Imputes):
         found["impute"] = model.impute(data)
-    if isinstance(model, Survives):
+    if isinstance(model, Survives) and model.survives_:
         found["risk"] = model.risk(data)
     if isinstance(model, Maps):
         found["at"] = model.at(_places(data))

@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 from torch import nn
 
 from expressor.core import registry
 from expressor.core.errors import DataError, FormatError, GeneError, check_choice
 from expressor.core.serial import to_plain
+from expressor.data import fields
 from expressor.data.keys import UNIT
+from expressor.data.outcomes import check_times
 from expressor.estimator.base import Estimator, State, revive
 from expressor.estimator.classifiers import PlainClassifier, as_plain, pack_classifier, unpack_classifier
 from expressor.estimator.roles import Predicts, Survives
 from expressor.genes.vocab import GeneVocab
+from expressor.nn.cox import Baseline
 from expressor.nn.plain import Pick, Standardise, build_layers, dense_layer, describe_layers, flatten_layers
 
 KINDS = ("classes", "values", "risk")
@@ -52,6 +56,8 @@ class ExpressionModel:
         Of each gene where it was fitted, (gene,); None where that is not known.
     kept
         What is saved of it where there is no network: a classifier as plain arrays, or a fitted system; None where it cannot be.
+    hazard
+        Of a risk: by what it is multiplied, and the baseline hazard of the product; None where that is not known.
     """
 
     name: str
@@ -64,6 +70,7 @@ class ExpressionModel:
     mean: np.ndarray | None = None
     spread: np.ndarray | None = None
     kept: PlainClassifier | Estimator | None = field(default=None, repr=False)
+    hazard: tuple[float, Baseline] | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.kind, KINDS, name="kind of model")
@@ -96,6 +103,36 @@ class ExpressionModel:
         with torch.no_grad():
             raw = self.network(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))).double()
         return (torch.softmax(raw, dim=1) if self.kind == "classes" else raw).numpy()
+
+    def survival(self, values: np.ndarray, times: Any = None) -> pd.DataFrame:
+        """Return the probability of no event up to each time, float32 (obs, time), from expression in the order of the genes.
+
+        Parameters
+        ----------
+        values
+            float32 (obs, gene).
+        times
+            In the unit of the fit, >= 0; the event times of the fit by default.
+
+        Raises
+        ------
+        DataError
+            The model gives no risk, or its baseline hazard is not known.
+        """
+        if self.hazard is not None:
+            slope, baseline = self.hazard
+            at = baseline.times.numpy() if times is None else check_times(times)
+            log_risk = torch.from_numpy(slope * self.predict(values)[:, 0])
+            return pd.DataFrame(
+                baseline.survival(log_risk, torch.from_numpy(at)).numpy().astype(np.float32), columns=at
+            )
+        if self.kind == "risk" and isinstance(self.kept, Survives):
+            return self.kept.survival_function(
+                _as_data(values, self.genes, self.unit), *([] if times is None else [times])
+            )
+        what = "its baseline hazard is not known" if self.kind == "risk" else f"it gives {self.kind}, no risk"
+        raise DataError(f"the {self.name} has no survival curves: {what}",
+                        expected="a system that predicts survival, or a risk that was learnt on times and events")  # fmt: skip
 
     def refer(self, mean: Any, spread: Any) -> "ExpressionModel":
         """Return it with the mean and spread of its genes where it was fitted, (gene,)."""
@@ -135,6 +172,9 @@ class ExpressionModel:
         for part in ("mean", "spread"):
             if getattr(self, part) is not None:
                 state.arrays[f"{name}.{part}"] = getattr(self, part)
+        if self.hazard is not None:
+            values["slope"], baseline = self.hazard
+            state.arrays |= {f"{name}.times": baseline.times.numpy(), f"{name}.cumulative": baseline.cumulative.numpy()}
         layers = None if self.network is None else describe_layers(self.network)
         if layers is not None and self.network is not None:
             values["layers"] = layers
@@ -167,9 +207,14 @@ class ExpressionModel:
         """Rebuild what :meth:`pack` took apart; ``state`` may hold others too."""
         values = dict(state.values[name])
         outputs = tuple(map(str, values["outputs"]))
+        hazard = None
+        if "slope" in values:
+            curve = [torch.from_numpy(np.asarray(state.arrays[f"{name}.{part}"])) for part in ("times", "cumulative")]
+            hazard = float(values["slope"]), Baseline(curve[0], curve[1])
         model = cls(
             str(values["name"]), GeneVocab(values["genes"], namespace="none"), str(values["kind"]), outputs, ask=np.asarray,
             unit=str(values["unit"]), mean=state.arrays.get(f"{name}.mean"), spread=state.arrays.get(f"{name}.spread"),
+            hazard=hazard,
         )  # fmt: skip
         if "layers" in values:
             network = build_layers(values["layers"], _under(f"{name}.layers.", state.tensors))
@@ -192,6 +237,14 @@ def _under(start: str, table: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(start): one for key, one in table.items() if key.startswith(start)}
 
 
+def _as_data(values: np.ndarray, genes: GeneVocab, unit: str) -> AnnData:
+    """Return expression as data that a system fitted on such a unit takes."""
+    adata = fields.read(np.asarray(values, dtype=np.float32), genes=list(genes))
+    if unit:
+        adata.uns[UNIT] = unit
+    return adata
+
+
 def of_system(model: Estimator) -> ExpressionModel:
     """Take a fitted system that predicts from expression.
 
@@ -202,8 +255,6 @@ def of_system(model: Estimator) -> ExpressionModel:
     DataError
         It is not fitted, or does not predict from expression.
     """
-    from expressor.data import fields
-
     kind, name = type(model), type(model).__name__
     model._check_fitted()
     if kind.card().inputs == "histology" or not isinstance(model, Predicts | Survives):
@@ -217,14 +268,12 @@ def of_system(model: Estimator) -> ExpressionModel:
         "classes"
         if classes and hasattr(model, "predict_proba")
         else "risk"
-        if isinstance(model, Survives)
+        if isinstance(model, Survives) and model.survives_
         else "values"
     )
 
     def ask(values: np.ndarray) -> np.ndarray:
-        adata = fields.read(np.asarray(values, dtype=np.float32), genes=list(genes))
-        if unit:
-            adata.uns[UNIT] = unit
+        adata = _as_data(values, genes, unit)
         method = {"classes": "predict_proba", "risk": "risk", "values": "predict"}[what]
         return np.asarray(getattr(model, method)(adata), dtype=np.float64).reshape(len(values), -1)
 
@@ -246,6 +295,7 @@ def linear_network(
     offset: np.ndarray,
     unit: str,
     reach: float,
+    hazard: tuple[float, Baseline] | None = None,
 ) -> ExpressionModel:
     """Return a linear model on standardised, cut expression of some genes as a model on all genes of its fit.
 
@@ -261,6 +311,8 @@ def linear_network(
         (output, used gene) and (output,).
     reach
         Where standard scores are cut.
+    hazard
+        See :class:`ExpressionModel`.
     """
     columns = genes.index_of(table.index).astype(np.int64)
     mean, scale = (table[one].to_numpy(dtype=np.float32) for one in ("mean", "scale"))
@@ -269,7 +321,8 @@ def linear_network(
     # Genes that are not used may be anything.
     means, spreads = np.zeros(len(genes)), np.ones(len(genes))
     means[columns], spreads[columns] = mean, scale
-    return ExpressionModel(name, genes, kind, tuple(outputs), network=network, unit=unit, mean=means, spread=spreads)
+    return ExpressionModel(name, genes, kind, tuple(outputs), network=network, unit=unit, mean=means, spread=spreads,
+                           hazard=hazard)  # fmt: skip
 
 
 def of_torch(

@@ -54,7 +54,15 @@ class Clusters(ABC):
 
 
 class Survives(ABC):
-    """Predicts time to an event."""
+    """Predicts time to an event.
+
+    Attributes
+    ----------
+    survives_
+        Whether the fitted model gives a risk; False where what it was made of does not.
+    """
+
+    survives_: bool = True
 
     @abstractmethod
     def risk(self, data: Any) -> np.ndarray:

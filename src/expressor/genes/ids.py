@@ -7,6 +7,7 @@ taken for a symbol, so clone-based names such as ``FO538757.1`` are symbols too.
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from expressor.core.errors import GeneError
 from expressor.core.log import logger
@@ -26,6 +27,7 @@ _DATE = re.compile(rf"(?:\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{1,2}}|\d{{4}}-\d\d-\d\d
 _KINDS = {"G": "ensembl", "T": "ensembl_transcript", "P": "ensembl_protein"}
 
 
+@lru_cache(maxsize=1 << 17)  # the same genes are asked about whenever data are read
 def classify(name: str) -> str:
     """Return the namespace that one name looks like: one of :data:`NAMESPACES`.
 

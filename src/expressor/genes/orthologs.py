@@ -191,11 +191,8 @@ class Orthologs:
         """
         for vocab, name in zip((first, second), self.species):
             _check_versions(vocab, where=f"the {name} genes")
-        sides = [
-            _Side(self.pairs, side, self.aliases.get(name)) for side, name in zip(("first", "second"), self.species)
-        ]
-        found = [side.find(vocab) for side, vocab in zip(sides, (first, second))]
-        self._check_direction(sides, (first, second), [len(one) for one in found])
+        found = [side.find(vocab) for side, vocab in zip(self._sides, (first, second))]
+        self._check_direction((first, second), [len(one) for one in found])
         weights: dict[tuple[int, int], float] = {}
         confidence = self.pairs["confidence"].to_numpy()
         owner: dict[int, list[int]] = defaultdict(list)
@@ -218,8 +215,14 @@ class Orthologs:
         matrix = sparse.csr_matrix((values, (where[:, 0], where[:, 1])), shape=(len(first), len(second)))
         return Bridge(self.species, first, second, matrix, (len(found[0]), len(found[1])))
 
-    def _check_direction(self, sides: list["_Side"], genes: tuple[GeneVocab, GeneVocab], own: list[int]) -> None:
+    @cached_property
+    def _sides(self) -> list["_Side"]:
+        sides = zip(("first", "second"), self.species)
+        return [_Side(self.pairs, side, self.aliases.get(name)) for side, name in sides]
+
+    def _check_direction(self, genes: tuple[GeneVocab, GeneVocab], own: list[int]) -> None:
         """Refuse genes that are those of the other species, or of a third."""
+        sides = self._sides
         other = [len(sides[1].find(genes[0])), len(sides[0].find(genes[1]))]
         strange = [other[i] >= max(1.0, _SWAPPED * own[i]) for i in (0, 1)]
         one, two = self.species

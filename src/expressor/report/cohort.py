@@ -130,7 +130,7 @@ def write_cohort_run(
     GeneError
         None of the model's genes is in the data.
     """
-    restores, survives = isinstance(model, Imputes), isinstance(model, Survives)
+    restores, survives = isinstance(model, Imputes), isinstance(model, Survives) and model.survives_
     if not restores and not survives:
         raise DataError(
             f"{type(model).__name__} neither restores expression nor predicts survival",

@@ -13,7 +13,7 @@ from torch import Tensor
 from expressor.core.errors import DataError, check_choice, check_range
 from expressor.core.rng import child_seed
 from expressor.data import fields, keys
-from expressor.data.outcomes import read_outcomes
+from expressor.data.outcomes import check_times, read_outcomes
 from expressor.data.profiles import check_scale_of_use, profiles
 from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.estimator.base import Estimator, State
@@ -260,9 +260,7 @@ class CoxNMF(Estimator, Survives, Encodes):
         """
         self._check_fitted()
         adata = fields.read(data)
-        at = self._baseline.times.numpy() if times is None else np.asarray(times, dtype=np.float64).ravel()
-        if not np.isfinite(at).all() or (at < 0).any():
-            raise DataError("times are negative or not finite", expected="times >= 0", got=str(at[:5].tolist()))
+        at = self._baseline.times.numpy() if times is None else check_times(times)
         eta = self.slope_ * self._model.log_risk(self._factors(adata))
         curves = self._baseline.survival(eta, torch.from_numpy(at)).numpy().astype(np.float32)
         return pd.DataFrame(curves, index=adata.obs_names.copy(), columns=at)

@@ -11,7 +11,7 @@ import torch
 
 from expressor.core.errors import DataError, check_choice, check_range
 from expressor.data import fields, keys
-from expressor.data.outcomes import read_outcomes
+from expressor.data.outcomes import check_times, read_outcomes
 from expressor.data.profiles import REACH, bounded_scores, check_scale_of_use, profiles
 from expressor.data.units import LOG1P, LOG2, LOG_RATIO, ZSCORE, check_unit
 from expressor.estimator.base import Estimator, State
@@ -196,9 +196,7 @@ class PenalisedCox(Estimator, Survives):
         """
         self._check_fitted()
         adata = fields.read(data)
-        at = self._baselines[-1].times.numpy() if times is None else np.asarray(times, dtype=np.float64).ravel()
-        if not np.isfinite(at).all() or (at < 0).any():
-            raise DataError("times are negative or not finite", expected="times >= 0", got=str(at[:5].tolist()))
+        at = self._baselines[-1].times.numpy() if times is None else check_times(times)
         eta, strata = torch.from_numpy(self._risk(adata)), self._strata_of(adata)
         curves = np.empty((adata.n_obs, len(at)), dtype=np.float32)
         for one in np.unique(strata):
@@ -220,7 +218,7 @@ class PenalisedCox(Estimator, Survives):
         weight = self._table["coefficient"].to_numpy()[None]
         return linear_network(
             "PenalisedCox", self.genes_in_, self._table, "risk", ["risk"], unit=self.unit_, weight=weight, offset=np.zeros(1),
-            reach=REACH,
+            reach=REACH, hazard=(self.slope_, self._baselines[-1]),
         )  # fmt: skip
 
     def _strata_of(self, adata: Any) -> np.ndarray:

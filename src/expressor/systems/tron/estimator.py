@@ -18,15 +18,15 @@ from expressor.data.outcomes import has_outcome, read_outcomes
 from expressor.data.profiles import check_scale_of_use, profiles
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.expression_models import ExpressionModel
+from expressor.estimator.judging import patients_of
 from expressor.estimator.labelling import most_likely
-from expressor.estimator.roles import Predicts
+from expressor.estimator.roles import Predicts, Survives
 from expressor.genes.vocab import GeneVocab
 from expressor.nn.masked_linear import LOST
 from expressor.systems.tron import conversion, families
 from expressor.systems.tron.judging import judge
-from expressor.systems.tron.network import Batches, Transfer, transfer_loss
+from expressor.systems.tron.learning import Labelled, learn, learn_curves
 from expressor.systems.tron.source import describe_source, read_source
-from expressor.train import loop
 from expressor.train.plan import TrainPlan
 
 MODES = ("zero-shot", "conversion", "joint")
@@ -36,7 +36,7 @@ _EXPLAINED = 256  # observations on which the importance of edges is computed
 
 @final
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
-class TRON(Estimator, Predicts):
+class TRON(Estimator, Predicts, Survives):
     """A model of one species that serves another, through a layer on the edges of the graph of orthologs.
 
     It is fitted on cells or samples of the target species, of which few or none need a label.
@@ -97,6 +97,8 @@ class TRON(Estimator, Predicts):
         How many genes of both species were matched, split, merged and lost.
     n_labelled_
         Observations that taught the layer.
+    survives_
+        Whether the source gives a risk.
     """
 
     source: str | Any | None = dataclasses.field(default=None, metadata={"plain": describe_source})
@@ -171,46 +173,28 @@ class TRON(Estimator, Predicts):
         if self.mode == "zero-shot":
             self.history_ = pd.DataFrame({"epoch": [0], "steps": [0], "n_labelled": [0]})
         else:
-            self._learn(x[known], targets, self._validation(val, model), resume)
+            self._learn(adata[known], (x[known], targets), self._validation(val, model), resume)
         self._layer.eval()
-        self.source_, self.classes_ = self._model, self._model.outputs if model.kind == "classes" else ()
+        self._expose()
         some = np.unique(np.linspace(0, len(x) - 1, min(_EXPLAINED, len(x))).astype(int))
         self.edges_ = conversion.edge_table(self._wiring, self._layer, self._model, x[some])
 
-    def _learn(self, x: np.ndarray, targets: dict[str, torch.Tensor], validation: Any, resume: Path | None) -> None:
-        kind, model = self._model.kind, self._model
-        self.n_labelled_ = len(x)
-        module = Transfer(self._layer, copy.deepcopy(model.network), joint=self.mode == "joint")  # type: ignore[arg-type]
-        size = None if kind == "risk" else self.plan.batch_size
-        batches = Batches({"x": torch.from_numpy(x), **targets}, size=size, seed=self.random_state)
+    def _expose(self) -> None:
+        kind = self._model.kind
+        self.source_, self.classes_ = self._model, self._model.outputs if kind == "classes" else ()
+        self.survives_ = kind == "risk"
 
-        def loss(network: Any, batch: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-            return {"loss": transfer_loss(kind, network(batch["x"]), batch) + module.conversion.penalty()}
+    def _learn(self, adata: Any, given: Labelled, validation: Labelled | None, resume: Path | None) -> None:
+        self.n_labelled_ = len(given[0])
+        rate = float(self.network_rate) if self.mode == "joint" else None
+        options: dict[str, Any] = {"plan": self.plan, "seed": self.random_state, "network_rate": rate}
+        start, source = copy.deepcopy(self._layer), self._model
+        self._model, self.history_ = learn(self._layer, source, given, validation=validation, resume=resume, **options)
+        if source.kind == "risk":
+            hazard = learn_curves(start, source, given, patients_of(adata), **options).hazard
+            self._model = dataclasses.replace(self._model, hazard=hazard)
 
-        def optimizer(parameters: Any) -> torch.optim.Optimizer:
-            del parameters
-            groups = [{"params": [one for one in module.conversion.parameters() if one.requires_grad]}]
-            if self.mode == "joint":
-                rate = self.plan.lr * self.network_rate
-                groups.append({"params": list(module.network.parameters()), "lr": rate})  # type: ignore[dict-item]
-            return torch.optim.AdamW(groups, lr=self.plan.lr, weight_decay=self.plan.weight_decay)
-
-        def validate(network: Any) -> Mapping[str, float]:
-            # Where it is trained may be another device than where its data are.
-            output = network(torch.from_numpy(validation[0]).to(module.conversion.weight.device)).cpu()
-            return {"val_loss": float(transfer_loss(kind, output, validation[1]))}
-
-        training = loop.Training(
-            module=module, batches=batches, loss=loss, optimizer=optimizer, validate=validate if validation else None,
-            monitor="val_loss" if validation else None, direction="min",
-        )  # fmt: skip
-        outcome = loop.run(training, self.plan, seed=self.random_state, phase="transfer", resume=resume)
-        self._model = dataclasses.replace(model, network=module.cpu().network)
-        # A fit that was stopped inside its first epoch has no record of one.
-        records = outcome.records or [{"epoch": 0, "steps": outcome.steps}]
-        self.history_ = pd.DataFrame(records).assign(n_labelled=self.n_labelled_)
-
-    def _validation(self, val: Any, model: ExpressionModel) -> tuple[np.ndarray, dict[str, torch.Tensor]] | None:
+    def _validation(self, val: Any, model: ExpressionModel) -> Labelled | None:
         if val is None:
             return None
         known, targets = self._targets(val, model)
@@ -307,6 +291,29 @@ class TRON(Estimator, Predicts):
         if self._model.kind != "risk":
             raise DataError(f"the source gives {self._model.kind}, no risk", fix="Use predict.")
         return self._ask(fields.read(data))["risk"].to_numpy()
+
+    def survival_function(self, data: Any, times: Any = None) -> pd.DataFrame:
+        """Return the probability of no event up to each time, float32 (obs, time); the columns are the times.
+
+        Baseline hazard and slope of the risk are learnt on the target's times and events, out of fold; with ``mode="zero-shot"``,
+        or fewer than six events, they are the source's.
+
+        Parameters
+        ----------
+        data
+            As for :meth:`risk`.
+        times
+            In the unit of the fit, >= 0; the event times behind the baseline hazard by default.
+
+        Raises
+        ------
+        DataError
+            The source gives no risk, or neither it nor the target's data tell a baseline hazard.
+        """
+        self._check_fitted()
+        adata = fields.read(data)
+        curves = self._model.survival(conversion.convert(self._layer, self._expression(adata)), times)
+        return curves.set_axis(adata.obs_names.copy(), axis=0)
 
     def convert(self, data: Any) -> pd.DataFrame:
         """Return expression in the gene space of the source, float32 (obs, source gene)."""
@@ -408,7 +415,7 @@ class TRON(Estimator, Predicts):
         self.target_mean_, self.edges_ = arrays["target_mean_"], arrays["edges_"]
         self.report_, self.n_labelled_ = str(state.values["report_"]), int(state.values["n_labelled_"])
         self._n_fitted = int(state.values["n_fitted"])
-        self.source_, self.classes_ = self._model, self._model.outputs if self._model.kind == "classes" else ()
+        self._expose()
         if isinstance(self.source, dict) and self.mode != "joint":
             self.source = self._model  # so that a loaded model can be fitted again
 

@@ -194,19 +194,6 @@ def test_a_network_with_numbers(pair: SpeciesPair, tmp_path) -> None:
         again.predict_proba(target)
 
 
-def test_a_cox_model(pair: SpeciesPair, tmp_path) -> None:
-    source = expression_model(network(pair, 1), genes=list(pair.source.var_names), kind="risk")
-    target = pair.target.copy()
-    rng = np.random.default_rng(0)
-    marker = expression(target, ["f001b1"], scale="log1p_cp10k")[:, 0]
-    target.obs["time"] = rng.exponential(np.exp(-2 * (marker - marker.mean())))
-    target.obs["event"] = rng.random(target.n_obs) < 0.7
-    zero, learnt = tron(pair, source, mode="zero-shot").fit(target), tron(pair, source, pull=0.0).fit(target)
-    assert learnt.score(target) > zero.score(target) + 0.05
-    again = ex.load(learnt.save(tmp_path / "m"))
-    assert np.array_equal(again.risk(target), learnt.risk(target))
-
-
 def test_systems_of_this_package_are_sources(tmp_path) -> None:
     bulk = ex.datasets.simulate_bulk(n_patients=60, n_genes=40, seed=0)
     from expressor.genes import Orthologs
