@@ -51,7 +51,13 @@ def main() -> None:
 
 def measure(outcomes: int, seed: int) -> dict[str, tuple[float, float]]:
     """Return C and the error of the mean curve by method, of one simulated pair of species."""
-    settings: dict[str, Any] = {"n_cells": SAMPLES, "n_families": FAMILIES, "n_types": TYPES, "mechanism": seed, "depth": 300.0}
+    settings: dict[str, Any] = {
+        "n_cells": SAMPLES,
+        "n_families": FAMILIES,
+        "n_types": TYPES,
+        "mechanism": seed,
+        "depth": 300.0,
+    }
     pair, later = simulate_species(**settings, seed=seed), simulate_species(**settings, seed=seed + 1000).target
     source = PenalisedCox(components=20).fit(with_outcomes(pair.source, seed, 0))
     target, new = with_outcomes(pair.target, seed, 1), with_outcomes(later, seed, 2)
@@ -62,7 +68,14 @@ def measure(outcomes: int, seed: int) -> dict[str, tuple[float, float]]:
     names = pair.orthologs.pairs["second"]
     shuffled = dict(zip(names.unique(), stream(seed, "permuted").permutation(names.unique())))
     permuted = Orthologs.from_pairs(pair.orthologs.pairs["first"], names.map(shuffled), species=SPECIES)
-    given: dict[str, Any] = {"source": source, "species": SPECIES, "scale": "given", "match": "moments", "plan": PLAN, "mode": mode}
+    given: dict[str, Any] = {
+        "source": source,
+        "species": SPECIES,
+        "scale": "given",
+        "match": "moments",
+        "plan": PLAN,
+        "mode": mode,
+    }
     models: dict[str, Any] = {
         "TRON": TRON(**given, orthologs=pair.orthologs).fit(few),
         "one-to-one orthologs": TRON(**given, orthologs=pair.orthologs, edges="one-to-one").fit(few),
