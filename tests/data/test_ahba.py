@@ -11,8 +11,8 @@ from scipy.stats import iqr, spearmanr
 from expressor.core.errors import DataError, FormatError
 from expressor.data import read_ahba
 from expressor.data.normalisation import normalise
-from expressor.data.probes import above_background, reannotate, select, stability
-from expressor.data.readers.ahba import read_microarrays
+from expressor.data.probes import above_background, agreement_with_rna, reannotate, select, stability
+from expressor.data.readers.ahba import read_microarrays, read_rnaseq
 from expressor.datasets import simulate_ahba_folder
 
 GOLDEN = Path(__file__).with_name("abagen_golden.csv")
@@ -58,6 +58,51 @@ def test_stability_against_loops(folder):
         assert stability(values, structures)[probe] == pytest.approx(spearmanr(*means).statistic, abs=1e-6)
     with pytest.raises(DataError, match="stability of probes needs two donors; got 1.*max_intensity"):
         stability(values[:1], structures[:1])
+
+
+@pytest.fixture(scope="module")
+def sequenced(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("rna") / "atlas"
+    simulate_ahba_folder(path, n_donors=3, noise=0.5, rnaseq=True)
+    return path
+
+
+def test_rna_sequencing_chooses_the_cleanest_probe(sequenced):
+    adata = read_ahba(sequenced, probe_selection="rnaseq")
+    raw = read_microarrays(sequenced)
+    first = raw.probes.drop_duplicates("gene_symbol").set_index("gene_symbol")["probe_name"]
+    assert (adata.var["probe"] == first.loc[adata.var_names]).mean() > 0.9
+    assert adata.var["score"].mean() > 0.6
+    gone = adata.uns["dropped"].query("step == 'rnaseq'")
+    assert gone["name"].tolist() == ["GENE1"]
+    assert "chosen by rnaseq" in adata.uns["methods"]
+
+
+def test_agreement_with_rna_against_loops(sequenced):
+    raw, rna = read_microarrays(sequenced), read_rnaseq(sequenced, donors=["9861", "10021", "12876"])
+    assert set(rna) == {"9861", "10021"}
+    genes = raw.probes["gene_symbol"].to_numpy(dtype=str)
+    values, structures = list(raw.expression.values()), [one["structure_id"].to_numpy() for one in raw.samples.values()]
+    found = agreement_with_rna(values, structures, genes, [rna.get(one) for one in raw.samples])
+    assert np.isnan(found[genes == "GENE1"]).all()
+    probe = int(np.flatnonzero(genes == "GENE3")[1])
+    each = []
+    for donor, one, where in zip(raw.samples, values, structures):
+        if donor in rna:
+            shared = sorted(set(where) & set(rna[donor].columns))
+            means = [np.mean(one[probe][where == structure]) for structure in shared]
+            each.append(spearmanr(means, rna[donor].loc["GENE3", shared]).statistic)
+    assert found[probe] == pytest.approx(np.mean(each), abs=1e-6)
+
+
+def test_rna_sequencing_that_is_not_there_is_refused(folder, sequenced, tmp_path):
+    with pytest.raises(DataError, match="holds no RNA sequencing of these donors.*rnaseq_donor9861"):
+        read_ahba(folder, probe_selection="rnaseq")
+    copy = shutil.copytree(sequenced, tmp_path / "copy")
+    table = copy / "rnaseq_donor9861" / "SampleAnnot.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(FormatError, match="does not fit SampleAnnot"):
+        read_ahba(copy, probe_selection="rnaseq")
 
 
 def test_selection_finds_the_cleanest_probe():

@@ -13,7 +13,7 @@ from expressor.data import keys
 from expressor.data.brainspace import SPACE, tissue_at
 from expressor.data.normalisation import NORMALISATIONS, normalise
 from expressor.data.probes import SELECTIONS, above_background, reannotate, select
-from expressor.data.readers.ahba import Microarrays, read_microarrays
+from expressor.data.readers.ahba import Microarrays, read_microarrays, read_rnaseq
 
 MIRRORS = ("none", "bidirectional", "leftright", "rightleft")
 PARTS = {
@@ -37,6 +37,7 @@ def read_ahba(
     coordinates: pd.DataFrame | None = None,
     intensity: float = 0.5,
     probe_selection: str = "diff_stability",
+    rnaseq: str | os.PathLike[str] | None = None,
     mirror: str = "none",
     midline: bool = False,
     sample_norm: str = "srs",
@@ -61,7 +62,10 @@ def read_ahba(
     intensity
         A probe must be above the background in this share of all samples, 0 to 1.
     probe_selection
-        One of :data:`expressor.data.probes.SELECTIONS`; ``"diff_stability"`` needs two donors.
+        One of :data:`expressor.data.probes.SELECTIONS`; ``"diff_stability"`` needs two donors, ``"rnaseq"`` the RNA sequencing of
+        one or more of them.
+    rnaseq
+        The folder of the RNA sequencing (see :func:`expressor.data.readers.ahba.read_rnaseq`); ``folder`` when not given.
     mirror
         ``"bidirectional"``, ``"leftright"`` or ``"rightleft"``: samples are copied to the other side, where the ontology has their
         structure there too.
@@ -96,6 +100,7 @@ def read_ahba(
     for name, value in (("sample_norm", sample_norm), ("gene_norm", gene_norm)):
         check_choice(value, NORMALISATIONS, name=name)
     raw = read_microarrays(folder, donors=donors)
+    rna = {} if probe_selection != "rnaseq" else read_rnaseq(folder if rnaseq is None else rnaseq, donors=raw.samples)
     dropped: list[tuple[str, str, str, str]] = []
     probes = raw.probes if reannotation is None else reannotate(raw.probes, reannotation)
     probes = probes.dropna(subset=["entrez_id", "gene_symbol"])
@@ -114,8 +119,10 @@ def read_ahba(
     values, chosen = select(
         [raw.expression[donor][row][:, table["column"]] for donor, table in samples.items()],
         kept["gene_symbol"].to_numpy(dtype=str), method=probe_selection,
-        structures=[table["structure_id"].to_numpy() for table in samples.values()],
+        structures=[table["structure_id"].to_numpy() for table in samples.values()], rnaseq=[rna.get(one) for one in samples],
     )  # fmt: skip
+    sequenced = kept[kept["gene_symbol"].isin(chosen.index)]
+    _lost(kept, sequenced, "rnaseq", "RNA sequencing does not know it, or it is constant there", dropped)
     blocks = [
         _normalise(one.T, sample_norm, gene_norm, table[keys.PART].to_numpy() if within_parts else None)
         for one, table in zip(values, samples.values())

@@ -292,7 +292,7 @@ def write_maps(
     Raises
     ------
     DataError
-        The file exists, has another suffix, or there are more or fewer maps. Nothing is left behind then.
+        The file exists, has another suffix or no folder, or there are more or fewer maps. Nothing is left behind then.
     """
     path = Path(path)
     nibabel = need("nibabel", extra="brain", purpose="write NIfTI")
@@ -300,6 +300,8 @@ def write_maps(
         raise DataError(f"{path} is no name of a NIfTI", expected="a name that ends in .nii or .nii.gz")
     if path.exists():
         raise DataError(f"{path} exists", fix="Give another name; nothing was changed.")
+    if not path.parent.is_dir():
+        raise DataError(f"there is no folder {path.parent} to write {path.name} into", fix="Make it, or give another.")
     check_range(n_maps, name="n_maps", low=1, high=32767, integer=True)
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.dtype("<f4"))

@@ -4,6 +4,7 @@ The steps and their defaults are those of Arnatkeviciute, Fulcher and Fornito, N
 eLife 10, e72129 (2021).
 """
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -13,12 +14,14 @@ from scipy.stats import rankdata
 from expressor.core.errors import DataError, check_choice, check_range
 
 SELECTIONS = (
-    "diff_stability", "max_intensity", "max_variance", "pc_loading", "corr_variance", "corr_intensity", "average",
+    "diff_stability", "max_intensity", "max_variance", "pc_loading", "corr_variance", "corr_intensity", "rnaseq",
+    "average",
 )  # fmt: skip
 """``diff_stability``: most alike between donors, by the mean Spearman correlation over structures; ``max_intensity``,
 ``max_variance``: of all samples; ``pc_loading``: highest score on the first component of the gene's probes;
 ``corr_variance``, ``corr_intensity``: most correlated with the gene's other probes (of two probes: the one of higher variance or
-intensity); ``average``: the mean of all probes of the gene."""
+intensity); ``rnaseq``: most alike its gene's RNA sequencing, by the mean over donors of the Spearman correlation over structures;
+genes that were not sequenced are dropped; ``average``: the mean of all probes of the gene."""
 
 
 def reannotate(probes: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -90,12 +93,7 @@ def stability(expression: list[np.ndarray], structures: list[np.ndarray]) -> np.
     if len(expression) < 2:
         raise DataError("the stability of probes needs two donors", got=len(expression),
                         fix="Use another probe_selection, such as 'max_intensity', or more donors.")  # fmt: skip
-    means = []
-    for values, structure in zip(expression, structures):
-        names, which = np.unique(structure, return_inverse=True)
-        member = np.zeros((len(structure), len(names)))
-        member[np.arange(len(structure)), which] = 1 / np.bincount(which)[which]
-        means.append((names, values.astype(np.float64) @ member))
+    means = [_mean_by_structure(values, structure) for values, structure in zip(expression, structures)]
     agreement = []
     for (one, first), (other, second) in combinations(means, 2):
         shared, left, right = np.intersect1d(one, other, return_indices=True)
@@ -105,9 +103,57 @@ def stability(expression: list[np.ndarray], structures: list[np.ndarray]) -> np.
     return np.mean(agreement, axis=0)
 
 
+def agreement_with_rna(
+    expression: list[np.ndarray],
+    structures: list[np.ndarray],
+    genes: np.ndarray,
+    rnaseq: Sequence[pd.DataFrame | None],
+) -> np.ndarray:
+    """Return how alike each probe's map is to its gene's RNA sequencing, float64 (probe,).
+
+    Parameters
+    ----------
+    expression, structures
+        As for :func:`stability`; one donor will do.
+    genes
+        (probe,) the gene of each probe.
+    rnaseq
+        Of each donor a table gene by structure, or None where the donor was not sequenced.
+
+    Returns
+    -------
+    numpy.ndarray
+        Mean over the sequenced donors of the Spearman correlation over the structures that both have, from -1 to 1; NaN for a
+        gene that was not sequenced or is constant.
+
+    Raises
+    ------
+    DataError
+        Microarrays and sequencing of a donor share fewer than three structures.
+    """
+    total, count = np.zeros(len(genes)), np.zeros(len(genes))
+    for values, structure, table in zip(expression, structures, rnaseq):
+        if table is None:
+            continue
+        names, means = _mean_by_structure(values, structure)
+        shared, left, right = np.intersect1d(names, table.columns.to_numpy(), return_indices=True)
+        if len(shared) < 3:
+            raise DataError(
+                "microarrays and RNA sequencing share too few structures", expected="at least 3", got=len(shared)
+            )
+        row = table.index.get_indexer(pd.Index(genes))
+        rna = table.to_numpy(dtype=np.float64)[:, right]
+        known = (row >= 0) & (np.ptp(rna, axis=1)[row] > 0)
+        total[known] += _correlate(rankdata(means[known][:, left], axis=1), rankdata(rna[row[known]], axis=1))
+        count[known] += 1
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 def select(
-    expression: list[np.ndarray], genes: np.ndarray, *, method: str, structures: list[np.ndarray]
-) -> tuple[list[np.ndarray], pd.DataFrame]:
+    expression: list[np.ndarray], genes: np.ndarray, *, method: str, structures: list[np.ndarray],
+    rnaseq: Sequence[pd.DataFrame | None] = (),
+) -> tuple[list[np.ndarray], pd.DataFrame]:  # fmt: skip
     """Return one row a gene.
 
     Parameters
@@ -119,7 +165,9 @@ def select(
     method
         One of :data:`SELECTIONS`.
     structures
-        (sample,) of each donor, for ``"diff_stability"``.
+        (sample,) of each donor, for ``"diff_stability"`` and ``"rnaseq"``.
+    rnaseq
+        As for :func:`agreement_with_rna`, for ``"rnaseq"``.
 
     Returns
     -------
@@ -132,11 +180,17 @@ def select(
     score = None
     if method == "diff_stability":
         score = stability(expression, structures)
+    elif method == "rnaseq":
+        score = agreement_with_rna(expression, structures, genes, rnaseq)
     elif method != "average":
         joined = np.concatenate(expression, axis=1, dtype=np.float64)
         score = joined.mean(axis=1) if method == "max_intensity" else joined.std(axis=1, ddof=1)
-    names, rows = np.unique(genes, return_inverse=True)
-    members = np.split(np.argsort(rows, kind="stable"), np.cumsum(np.bincount(rows))[:-1])
+    usable = np.arange(len(genes)) if method != "rnaseq" or score is None else np.flatnonzero(np.isfinite(score))
+    if not len(usable):
+        raise DataError("no gene of the microarrays was sequenced", got=f"genes such as {genes[0]!r}",
+                        fix="Check that both name genes by the same symbols.")  # fmt: skip
+    names, rows = np.unique(genes[usable], return_inverse=True)
+    members = np.split(usable[np.argsort(rows, kind="stable")], np.cumsum(np.bincount(rows))[:-1])
     chosen, scores = [], []
     for mine in members:
         if method == "average":
@@ -169,6 +223,14 @@ def _rank_among(values: np.ndarray, method: str) -> np.ndarray:
     if len(values) > 2:
         return np.corrcoef(values).mean(axis=1)
     return values.std(axis=1) if method == "corr_variance" else values.mean(axis=1)
+
+
+def _mean_by_structure(values: np.ndarray, structure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the structures, sorted, and means over their samples, float64 (probe, structure)."""
+    names, which = np.unique(structure, return_inverse=True)
+    member = np.zeros((len(structure), len(names)))
+    member[np.arange(len(structure)), which] = 1 / np.bincount(which)[which]
+    return names, values.astype(np.float64) @ member
 
 
 def _correlate(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ def simulate_ahba_folder(
     n_genes: int = 20,
     noise: float = 0.3,
     parquet: bool = False,
+    rnaseq: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Simulate downloads of the Allen Human Brain Atlas: tables, columns, file names and numbers as there.
@@ -49,6 +50,8 @@ def simulate_ahba_folder(
         Standard deviation of the cleanest probe's noise in log2 units, at least 0; the map's is about 1.
     parquet
         Write the two large tables as parquet; needs the extra ``brain``.
+    rnaseq
+        Also write the RNA sequencing of the first two donors, one sample a structure; the first gene is not in it.
     seed
         Seed of all draws.
 
@@ -104,8 +107,23 @@ def simulate_ahba_folder(
                 frame.to_parquet(folder / f"{name}.parquet", index=False)
             else:
                 frame.to_csv(folder / f"{name}.csv", index=False, header=False)
+        if rnaseq and i < 2:
+            _sequence(path / f"rnaseq_donor{donor}", annotation, truth, stream(seed, "ahba rna", i))
     kept = probes.loc[(probes["present"] > 0.5) & probes["entrez_id"].notna(), "gene_symbol"].unique()
     return pd.concat(truths)[sorted(kept)]
+
+
+def _sequence(folder: Path, annotation: pd.DataFrame, truth: np.ndarray, rng: np.random.Generator) -> None:
+    """Write one donor's RNA sequencing: transcripts per million of the first sample of each structure."""
+    first = np.flatnonzero(~annotation["structure_id"].duplicated())
+    folder.mkdir()
+    tpm = 2 ** (truth[first, 1:].T + rng.normal(0, 0.1, size=(truth.shape[1] - 1, len(first))))
+    pd.DataFrame(tpm.round(4), index=[f"GENE{g + 2}" for g in range(len(tpm))]).to_csv(
+        folder / "RNAseqTPM.csv", header=False
+    )
+    samples = pd.DataFrame({"RNAseq_sample_name": [f"S{one}" for one in first]})
+    samples["ontology_structure_id"] = annotation["structure_id"].to_numpy()[first]
+    samples.to_csv(folder / "SampleAnnot.csv", index=False)
 
 
 def _ontology() -> tuple[pd.DataFrame, pd.DataFrame]:

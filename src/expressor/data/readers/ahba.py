@@ -1,4 +1,4 @@
-"""The Allen Human Brain Atlas as it is downloaded: a folder a donor, with five tables each, CSV or parquet."""
+"""The Allen Human Brain Atlas as it is downloaded: a folder a donor, with five tables each, CSV or parquet; and RNA sequencing."""
 
 import os
 from collections.abc import Iterable
@@ -14,6 +14,7 @@ from expressor.core.optional import need
 from expressor.data.guard import find, reading
 
 PREFIX = "normalized_microarray_donor"
+RNA_PREFIX = "rnaseq_donor"
 ANNOTATION = ("structure_id", "slab_type", "well_id", "structure_acronym", "structure_name", "mni_x", "mni_y", "mni_z")
 ONTOLOGY = ("id", "acronym", "name", "hemisphere", "structure_id_path")
 PROBES = ("probe_id", "probe_name", "gene_symbol", "entrez_id")
@@ -94,6 +95,50 @@ def read_microarrays(folder: str | os.PathLike[str], *, donors: Iterable[str] | 
         expression[donor] = _matrix(files[donor]["MicroarrayExpression"], probes.index, shape)
         present[donor] = _matrix(files[donor]["PACall"], probes.index, shape) > 0.5
     return Microarrays(probes, ontology, samples, expression, present)
+
+
+def read_rnaseq(folder: str | os.PathLike[str], *, donors: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Read the RNA sequencing of those of the donors that were sequenced; the atlas has two.
+
+    Parameters
+    ----------
+    folder
+        Holds ``rnaseq_donor<donor>`` for some donor, or is one above a folder ``rnaseq`` that does, as the atlas and abagen lay it
+        out; each with RNAseqTPM and SampleAnnot.
+    donors
+        Donors that are wanted.
+
+    Returns
+    -------
+    dict
+        Donor -> transcripts per million, mean over the samples of a structure: a row a gene, a column a ``structure_id``.
+
+    Raises
+    ------
+    DataError
+        None of the donors was sequenced, or a table is missing.
+    FormatError
+        A table is damaged, or the two do not fit each other.
+    """
+    folder = find(folder, what="folder of the Allen Human Brain Atlas")
+    root = folder / "rnaseq" if (folder / "rnaseq").is_dir() else folder
+    found = {}
+    for donor in donors:
+        own = root / f"{RNA_PREFIX}{donor}"
+        if not own.is_dir():
+            continue
+        path, samples = _file(own, "RNAseqTPM"), _table(_file(own, "SampleAnnot"), ("ontology_structure_id",))
+        with reading(path, "a table of numbers"):
+            tpm = pd.read_csv(path, header=None, index_col=0).astype(np.float64)
+        if tpm.shape[1] != len(samples):
+            raise FormatError(f"{path} does not fit SampleAnnot", expected=f"{len(samples)} samples", got=tpm.shape[1])
+        tpm = tpm[~tpm.index.duplicated()].rename(index=str)
+        found[donor] = tpm.T.groupby(samples["ontology_structure_id"].to_numpy()).mean().T
+    if not found:
+        raise DataError(f"{root} holds no RNA sequencing of these donors",
+                        expected=f"a folder {RNA_PREFIX}9861 or {RNA_PREFIX}10021",
+                        fix="Unpack the atlas's RNA-Seq data sets beside the microarrays.")  # fmt: skip
+    return found
 
 
 _TABLES = ("SampleAnnot", "Probes", "Ontology", "MicroarrayExpression", "PACall")
