@@ -55,6 +55,13 @@ def choose_k(positions: np.ndarray, *, most: int, seed: int) -> tuple[int, dict[
     return (max(scores, key=lambda k: (scores[k], -k)), scores) if scores else (1, {})
 
 
+def mean_silhouette(positions: np.ndarray, labels: np.ndarray, *, seed: int) -> float:
+    """Return the mean silhouette of clusters (Euclidean), -1 to 1, over at most 2,000 cells; -1 where there is but one cluster."""
+    rows = np.sort(stream(seed, "cells that judge").permutation(len(positions))[:_JUDGED])
+    some, own = positions[rows], labels[rows]
+    return float(silhouette_score(some, own)) if 2 <= len(np.unique(own)) < len(some) else -1.0
+
+
 def leiden(positions: np.ndarray, *, n_neighbors: int, resolution: float, seed: int) -> np.ndarray:
     """Return labels (cell,) of the Leiden algorithm for modularity on the graph of nearest neighbours, each joined with weight 1.
 

@@ -123,7 +123,11 @@ def _agreement(labels: np.ndarray, known: pd.Series | None) -> list[Drawing]:
 
 def _counts(model: Any) -> list[Drawing]:
     history = getattr(model, "history_", None)
-    if history is None or "silhouette" not in history or history["silhouette"].notna().sum() < 2:
+    if history is None or "silhouette" not in history:
+        return []
+    if "walk" in history:
+        history = history[history["walk"] == model.walk_]
+    if history["silhouette"].notna().sum() < 2:
         return []
     chosen = int(model.labels_.max()) + 1
     words = "Mean silhouette of each number of clusters that was tried; dashed, the number that was taken."

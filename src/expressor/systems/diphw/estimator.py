@@ -44,8 +44,9 @@ class DIPHW(Estimator, Encodes, Clusters):
     ----------
     walk
         ``"edvw"``, ``"diphw"``, ``"both"`` (exponent on both steps), or with co-expression memory ``"comem"``, ``"comem_diphw"``,
-        ``"comem_both"``; equations W1 to W5. For more than 5,000 cells take one without memory: those with it are slow there, and
-        restricted (see ``memory_neighbors``).
+        ``"comem_both"``; equations W1 to W5. ``"auto"``: of the paper's walk and ``"both"`` the one whose clusters have the larger
+        mean silhouette. The paper's walk is ``"comem_diphw"`` up to 5,000 cells and ``"diphw"`` beyond, where walks with memory
+        are slow, and restricted (see ``memory_neighbors``).
     exponent
         The preference exponent, >= 0. The larger, the more a walk keeps to the highest expression: 50 in the paper's simulation,
         where high counts mark the modules; real cells ask for a small one.
@@ -61,7 +62,7 @@ class DIPHW(Estimator, Encodes, Clusters):
     dim
         Dimensions of the positions, >= 1.
     unit_rows
-        Whether positions are scaled to length 1 before cells are grouped; the paper groups them as learnt.
+        Whether positions are scaled to length 1 before cells are grouped. They are not in the paper.
     walk_length
         Steps of a walk, >= 1.
     window
@@ -110,18 +111,20 @@ class DIPHW(Estimator, Encodes, Clusters):
         steps).
     n_unplaced_
         Cells of the fit that express no chosen gene.
+    walk_
+        The walk that was taken.
     history_
-        One row a number of clusters tried, with its silhouette; one row where none was tried.
+        One row a walk and number of clusters tried: ``walk``, ``n_clusters``, ``silhouette``.
     """
 
-    walk: Literal["edvw", "diphw", "both", "comem", "comem_diphw", "comem_both"] = "both"
+    walk: Literal["auto", "edvw", "diphw", "both", "comem", "comem_diphw", "comem_both"] = "auto"
     exponent: float = 5.0
     backend: Literal["auto", "closed_form", "sampled", "landmarks"] = "auto"
     n_genes: int | None = 1000
     scale: Literal["auto", "counts", "as given"] = "auto"
     log: Literal["natural", "log2"] = "natural"
     dim: int = 30
-    unit_rows: bool = True
+    unit_rows: bool = False
     walk_length: int = 30
     window: int = 5
     walks_per_cell: int = 30
@@ -140,7 +143,7 @@ class DIPHW(Estimator, Encodes, Clusters):
     random_state: int = 0
 
     def _check(self) -> None:
-        for name, choices in (("walk", WALKS), ("backend", BACKENDS), ("scale", SCALES), ("log", tuple(LOGS)),
+        for name, choices in (("walk", ("auto", *WALKS)), ("backend", BACKENDS), ("scale", SCALES), ("log", tuple(LOGS)),
                               ("clustering", ("kmeans", "leiden"))):  # fmt: skip
             check_choice(getattr(self, name), choices, name=name)
         for name in ("exponent", "remembered_exponent"):
@@ -165,67 +168,85 @@ class DIPHW(Estimator, Encodes, Clusters):
             logger.warning("%d of %d cells express no chosen gene; they get no position", self.n_unplaced_, len(placed))
         gamma = gamma[placed]
         self._n = int(placed.sum())
-        walk = self._walk(gamma)
-        positions, visits = self._positions(walk)
+        best, self.history_ = self._best(gamma)
+        self.walk_, self.backend_, self._gene_side, self._around = best.name, best.backend, best.gene_side, best.around
+        positions, labels = best.positions, best.labels
         self._omega = np.asarray(gamma.sum(axis=0)).ravel()
         self._set_gene_scale(gamma)
-        self._gene_positions = self._mean_positions(walk, gamma, positions)
+        self._gene_positions = self._mean_positions(best.walk, gamma, positions)
         if self._gene_side is None:
             self._gamma, self._known = gamma, positions
-        labels = self._cluster(positions)
         self.genes_in_ = GeneVocab(sorted(map(str, adata.var_names)))
-        names = self._preparation.genes
-        inside, overall = carriers(walk, gamma, visits, labels, self._memory_options())
-        self.modules_ = module_table(inside, overall, names)
+        inside, overall = carriers(best.walk, gamma, best.visits, labels, self._memory_options(best.name))
+        self.modules_ = module_table(inside, overall, self._preparation.genes)
         self.embedding_ = np.zeros((len(placed), positions.shape[1]), dtype=np.float32)
         self.labels_ = np.full(len(placed), UNPLACED, dtype=np.int64)
         self.embedding_[placed], self.labels_[placed] = positions, labels
         self._centres = clusters.centres_of(positions, labels)
 
-    def _walk(self, gamma: sparse.csr_matrix) -> FactorWalk | TableWalk:
-        if self.walk in MEMORY:
-            options = self._memory_options()
+    def _best(self, gamma: sparse.csr_matrix) -> tuple["_Grouped", pd.DataFrame]:
+        """Return the walk whose clusters have the largest mean silhouette, the first among equals, and all that was tried."""
+        names = self._candidates()
+        best = self._group(names[0], gamma)
+        histories = [best.history]
+        for name in names[1:]:
+            other = self._group(name, gamma)
+            histories.append(other.history)
+            best = other if other.silhouette > best.silhouette else best
+        return best, pd.concat(histories, ignore_index=True)
+
+    def _candidates(self) -> tuple[str, ...]:
+        if self.walk != "auto":
+            return (self.walk,)
+        return ("comem_diphw" if self._n <= DENSE_LIMIT else "diphw", "both")
+
+    def _group(self, name: str, gamma: sparse.csr_matrix) -> "_Grouped":
+        walk = self._walk(name, gamma)
+        backend = self.backend
+        if backend == "auto":
+            backend = "closed_form" if walk.n <= DENSE_LIMIT else "landmarks"
+        positions, visits, side, around = self._positions(walk, backend)
+        labels, history = self._cluster(positions)
+        silhouette = clusters.mean_silhouette(positions, labels, seed=self.random_state)
+        history = history.fillna({"silhouette": silhouette}).assign(walk=name)[["walk", "n_clusters", "silhouette"]]
+        return _Grouped(name, walk, backend, positions, visits, side, around, labels, silhouette, history)
+
+    def _walk(self, name: str, gamma: sparse.csr_matrix) -> FactorWalk | TableWalk:
+        if name in MEMORY:
+            options = self._memory_options(name)
             if self.memory_neighbors is None and options["neighbors"] is not None:
                 logger.warning(
                     "a walk with memory among %d cells sees the %d nearest of each alone, which finds types less well; "
-                    'walk="both" sees all', self._n, options["neighbors"],
+                    'walk="auto" takes one without memory', self._n, options["neighbors"],
                 )  # fmt: skip
             return memory_walk(gamma, **options)
-        return factor_walk(gamma, walk=self.walk, exponent=self.exponent, lazy=self.lazy)  # type: ignore[arg-type]
+        return factor_walk(gamma, walk=name, exponent=self.exponent, lazy=self.lazy)  # type: ignore[arg-type]
 
-    def _memory_options(self) -> dict[str, Any]:
-        if self.walk not in MEMORY:
+    def _memory_options(self, name: str) -> dict[str, Any]:
+        if name not in MEMORY:
             return {}
         near = self.memory_neighbors
         if near is None and self._n > DENSE_LIMIT:
             near = NEAR_BEYOND
-        return {"exponent": 1.0 if self.walk == "comem" else self.exponent, "gene_weight": self.gene_weight,
-                "remembered_exponent": self.remembered_exponent, "neighbors": near, "walk": self.walk,
+        return {"exponent": 1.0 if name == "comem" else self.exponent, "gene_weight": self.gene_weight,
+                "remembered_exponent": self.remembered_exponent, "neighbors": near, "walk": name,
                 "seed": self.random_state}  # fmt: skip
 
-    def _positions(self, walk: FactorWalk | TableWalk) -> tuple[np.ndarray, np.ndarray]:
-        self.backend_: str = self.backend
-        self._gene_side: GeneSide | None = None
-        self._around: Embedding | None = None
-        if self.backend == "auto":
-            self.backend_ = "closed_form" if walk.n <= DENSE_LIMIT else "landmarks"
-        if self.backend_ == "sampled":
-            return sampled_positions(walk, per_cell=self.walks_per_cell, T=self.walk_length, W=self.window, dim=self.dim,
-                                     epochs=self.epochs, seed=self.random_state, unit_rows=self.unit_rows)  # fmt: skip
+    def _positions(
+        self, walk: FactorWalk | TableWalk, backend: str
+    ) -> tuple[np.ndarray, np.ndarray, GeneSide | None, Embedding | None]:
+        if backend == "sampled":
+            positions, visits = sampled_positions(
+                walk, per_cell=self.walks_per_cell, T=self.walk_length, W=self.window, dim=self.dim, epochs=self.epochs,
+                seed=self.random_state, unit_rows=self.unit_rows,
+            )  # fmt: skip
+            return positions, visits, None, None
         landmarks = np.arange(walk.n)
-        if self.backend_ == "landmarks" and self.n_landmarks < walk.n:
+        if backend == "landmarks" and self.n_landmarks < walk.n:
             landmarks = np.sort(stream(self.random_state, "landmarks").permutation(walk.n)[: self.n_landmarks])
-        found, visits, self._gene_side = embed(
-            walk,
-            landmarks,
-            T=self.walk_length,
-            W=self.window,
-            dim=self.dim,
-            seed=self.random_state,
-            unit_rows=self.unit_rows,
-        )
-        self._around = found if self._gene_side is not None else None
-        return found.positions, visits
+        found, visits, side = embed(walk, landmarks, T=self.walk_length, W=self.window, dim=self.dim, seed=self.random_state,
+                                    unit_rows=self.unit_rows)  # fmt: skip
+        return found.positions, visits, side, found if side is not None else None
 
     def _set_gene_scale(self, gamma: sparse.csr_matrix) -> None:
         """Keep each gene's largest expression and its sum of powers, which make probabilities of new cells."""
@@ -235,7 +256,7 @@ class DIPHW(Estimator, Encodes, Clusters):
 
     def _raised(self, gamma: sparse.csr_matrix) -> sparse.csr_matrix:
         alpha = {"edvw": 1.0, "diphw": self.exponent, "both": self.exponent, "comem_both": self.exponent}.get(
-            self.walk, 1.0
+            self.walk_, 1.0
         )
         found = gamma.copy()
         # A cell far above those of the fit must not overflow.
@@ -254,7 +275,7 @@ class DIPHW(Estimator, Encodes, Clusters):
         reached = walk.B if isinstance(walk, FactorWalk) else self._of_genes(gamma).T
         return np.asarray(reached @ positions, dtype=np.float32)
 
-    def _cluster(self, positions: np.ndarray) -> np.ndarray:
+    def _cluster(self, positions: np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
         silhouettes: dict[int, float] = {}
         if self.clustering == "leiden":
             labels = clusters.leiden(
@@ -266,8 +287,7 @@ class DIPHW(Estimator, Encodes, Clusters):
                 k, silhouettes = clusters.choose_k(positions, most=self.max_clusters, seed=self.random_state)
             labels = clusters.k_means(positions, k, seed=self.random_state)
         tried = silhouettes or {int(labels.max()) + 1: np.nan}
-        self.history_ = pd.DataFrame({"n_clusters": list(tried), "silhouette": list(tried.values())})
-        return labels
+        return labels, pd.DataFrame({"n_clusters": list(tried), "silhouette": list(tried.values())})
 
     # Using -----------------------------------------------------------------------------------------------------------
 
@@ -309,7 +329,7 @@ class DIPHW(Estimator, Encodes, Clusters):
         return (unit_length(found) if self.unit_rows else found).astype(np.float32)
 
     def _as_in_the_fit(self, gamma: sparse.csr_matrix, side: GeneSide, around: Embedding) -> np.ndarray:
-        A = gene_probabilities(gamma, self._omega, walk=self.walk, exponent=self.exponent)
+        A = gene_probabilities(gamma, self._omega, walk=self.walk_, exponent=self.exponent)
         return place(A, self._of_genes(gamma), genes=side, among=around, n=self._n, T=self.walk_length, W=self.window)
 
     def fit_predict(self, data: Any) -> np.ndarray:
@@ -346,6 +366,7 @@ class DIPHW(Estimator, Encodes, Clusters):
             "counts": kept.counts,
             "log": kept.log,
             "backend_": self.backend_,
+            "walk_": self.walk_,
             "n": self._n,
             "n_unplaced_": self.n_unplaced_,
         }
@@ -370,7 +391,7 @@ class DIPHW(Estimator, Encodes, Clusters):
     def _restore(self, state: State) -> None:
         values, arrays = state.values, state.arrays
         self._preparation = Preparation(bool(values["counts"]), str(values["log"]), tuple(map(str, arrays["genes"])))
-        self.backend_, self._n = str(values["backend_"]), int(values["n"])
+        self.backend_, self.walk_, self._n = str(values["backend_"]), str(values["walk_"]), int(values["n"])
         self.n_unplaced_ = int(values["n_unplaced_"])
         self.embedding_, self.labels_, self.modules_ = arrays["embedding_"], arrays["labels_"], arrays["modules_"]
         self._centres, self._omega, self._top, self._sum = (arrays[one] for one in ("centres", "omega", "top", "sum"))
@@ -397,13 +418,31 @@ class DIPHW(Estimator, Encodes, Clusters):
         number = "" if self.n_clusters or self.clustering == "leiden" else " (number by the largest silhouette)"
         counts = made if self._preparation.counts else "as given"
         unit = ", rows at unit length" if self.unit_rows else ""
+        kinds = " and ".join(repr(one) for one in dict.fromkeys(self.history_["walk"]))
+        among = f"; of {kinds} the one whose clusters have the larger mean silhouette" if " and " in kinds else ""
         return (
             f"Expression ({counts}) of {len(self._preparation.genes)} genes made a hypergraph with {self._n} cells for nodes and "
             "genes for hyperedges, with expression as edge-dependent weights. Random walks of the kind "
-            f"{self.walk!r} (preference exponent {self.exponent:g}) of {self.walk_length} steps were considered with a window of "
-            f"{self.window}. {how} ({self.embedding_.shape[1]} dimensions{unit}). Cells were grouped into "
+            f"{self.walk_!r} (preference exponent {self.exponent:g}{among}) of {self.walk_length} steps were considered with a "
+            f"window of {self.window}. {how} ({self.embedding_.shape[1]} dimensions{unit}). Cells were grouped into "
             f"{len(self._centres)} clusters by {chosen}{number}."
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grouped:
+    """Cells placed and grouped by one walk."""
+
+    name: str
+    walk: FactorWalk | TableWalk
+    backend: str
+    positions: np.ndarray
+    visits: np.ndarray
+    gene_side: GeneSide | None
+    around: Embedding | None
+    labels: np.ndarray
+    silhouette: float
+    history: pd.DataFrame
 
 
 def _in_blocks(gamma: sparse.csr_matrix) -> Iterator[sparse.csr_matrix]:

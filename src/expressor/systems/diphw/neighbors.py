@@ -13,6 +13,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.utils.extmath import randomized_svd
 
 from expressor.core.rng import child_seed, stream
+from expressor.systems.diphw.equations import unit_length
 
 EXACT_LIMIT = 8192
 """Cells up to which all are compared."""
@@ -52,7 +53,8 @@ def nearest(
 def mean_of_similar(new: sparse.csr_matrix, regions: "Regions", positions: np.ndarray, neighbors: int) -> np.ndarray:
     """Return for each new cell the mean position of the known cells that it correlates with best, weighed by the correlation.
 
-    A cell without expression stands at 0.
+    The direction is that of the mean position and the length the mean of the lengths: a mean of directions that differ is short,
+    and would draw new cells to the middle. A cell without expression stands at 0.
 
     Parameters
     ----------
@@ -67,7 +69,8 @@ def mean_of_similar(new: sparse.csr_matrix, regions: "Regions", positions: np.nd
     """
     best, weight = regions.search(standardised(new), min(neighbors, len(positions)))
     weight = np.maximum(weight, 1e-6)
-    mean = (weight[:, :, None] * positions[best]).sum(axis=1) / weight.sum(axis=1)[:, None]
+    length = (weight * np.linalg.norm(positions, axis=1)[best]).sum(axis=1) / weight.sum(axis=1)
+    mean = unit_length((weight[:, :, None] * positions[best]).sum(axis=1)) * length[:, None]
     mean[new.getnnz(axis=1) == 0] = 0.0
     return mean
 

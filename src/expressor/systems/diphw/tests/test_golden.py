@@ -44,7 +44,7 @@ LEARNT = [0.729, 0.531, 0.627, 0.589, 0.648, 0.559]
 @pytest.mark.parametrize("name", KEPT)
 def test_small_fits_give_the_kept_numbers(name: str) -> None:
     words, products, labels, genes = KEPT[name]
-    model = DIPHW(n_clusters=4, **words).fit(example("cells"))
+    model = DIPHW(n_clusters=4, unit_rows=True, **words).fit(example("cells"))
     np.testing.assert_allclose(model.embedding_[1:7] @ model.embedding_[0], products, atol=2e-3)
     assert model.labels_[:16].tolist() == labels
     table = model.modules_.head(3)

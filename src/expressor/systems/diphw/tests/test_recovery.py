@@ -48,12 +48,31 @@ def test_a_restricted_walk_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     with caplog.at_level(logging.WARNING):
         DIPHW(walk="comem_both", n_clusters=4).fit(example("cells"))
         assert (
-            'among 80 cells sees the 20 nearest of each alone, which finds types less well; walk="both"' in caplog.text
+            'among 80 cells sees the 20 nearest of each alone, which finds types less well; walk="auto"' in caplog.text
         )
         caplog.clear()
         DIPHW(walk="comem_both", n_clusters=4, memory_neighbors=20).fit(example("cells"))
         DIPHW(n_clusters=4).fit(example("cells"))
     assert caplog.text == ""
+
+
+def test_the_default_walk_is_the_one_of_the_larger_silhouette(weak: ad.AnnData) -> None:
+    words: dict[str, Any] = {"exponent": 50.0, "n_genes": None, "log": "log2", "n_clusters": 10}
+    model = DIPHW(**words).fit(weak)
+    assert model.history_["walk"].tolist() == ["comem_diphw", "both"]
+    assert model.walk_ == model.history_.loc[model.history_["silhouette"].idxmax(), "walk"] == "both"
+    alone = DIPHW(walk="both", **words).fit(weak)
+    np.testing.assert_array_equal(model.labels_, alone.labels_)
+    np.testing.assert_array_equal(model.embedding_, alone.embedding_)
+    assert alone.history_["silhouette"].tolist() == model.history_["silhouette"].tolist()[1:]
+    assert "of 'comem_diphw' and 'both' the one" in model.describe()
+
+
+def test_the_default_has_no_memory_among_many_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("expressor.systems.diphw.estimator.DENSE_LIMIT", 50)
+    model = DIPHW(n_clusters=4, n_landmarks=30).fit(example("cells"))
+    assert model.history_["walk"].tolist() == ["diphw", "both"]
+    assert model.backend_ == "landmarks"
 
 
 def test_three_ways_give_one_result() -> None:
@@ -90,7 +109,7 @@ def test_a_cell_is_placed_where_it_stood(walk: Any, backend: Any) -> None:
 def test_rows_as_learnt_or_at_unit_length(backend: Any) -> None:
     data = simulate_cells(n_cells=120)
     words: dict[str, Any] = {"walk": "diphw", "backend": backend, "walks_per_cell": 3, "dim": 6, "n_clusters": 4}
-    scaled, learnt = DIPHW(**words).fit(data), DIPHW(**words, unit_rows=False).fit(data)
+    scaled, learnt = DIPHW(**words, unit_rows=True).fit(data), DIPHW(**words).fit(data)
     length = np.linalg.norm(learnt.embedding_, axis=1)
     assert np.abs(length - 1).max() > 0.05
     np.testing.assert_allclose(learnt.embedding_ / length[:, None], scaled.embedding_, atol=1e-5)
@@ -250,7 +269,7 @@ def test_no_labels_to_judge_by() -> None:
         model.evaluate(data)
 
 
-@pytest.mark.parametrize("walk", ["both", "comem"])
+@pytest.mark.parametrize("walk", ["auto", "both", "comem"])
 def test_everything_is_saved(walk: Any, tmp_path: Any) -> None:
     data = example("cells")
     model = DIPHW(n_clusters=4, walk=walk).fit(data)
@@ -261,4 +280,5 @@ def test_everything_is_saved(walk: Any, tmp_path: Any) -> None:
     np.testing.assert_array_equal(model.assign(data), again.assign(data))
     again.annotate(data)
     assert data.obsm["diphw"].shape == (80, 30)
-    assert data.obs["diphw_cluster"].nunique() == 4
+    np.testing.assert_array_equal(data.obs["diphw_cluster"].astype(int), model.assign(data))
+    assert again.walk_ == model.walk_
