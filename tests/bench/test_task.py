@@ -138,7 +138,8 @@ class Outsider(GeneMean):
 def test_a_system_takes_part_by_its_card_alone(monkeypatch):
     card = Card(
         name="outsider", estimator="Outsider", title="", authors="", year=2030, summary="", roles=("Predicts",),
-        inputs="histology", presets={"paper": {}, "tiny": {}, "bench": {"spice": 4}}, references=(), package="bench_outsider",
+        inputs="histology", presets={"paper": {}, "tiny": {}, "bench": {"spice": 4}, "bench-very_hot": {"spice": 9}},
+        references=(), package="bench_outsider",
     )  # fmt: skip
     other = replace(card, name="cells", inputs="cells")
     blind = replace(card, name="encodes", roles=("Encodes",))
@@ -148,8 +149,12 @@ def test_a_system_takes_part_by_its_card_alone(monkeypatch):
     monkeypatch.setattr(registry, "systems", lambda: {one.name: one for one in (card, other, blind)})
     protocol = TASK.protocol("simulated")
     methods = TASK.methods(protocol)
-    assert [one.name for one in methods if one.kind != "control"] == ["outsider"]
-    built = methods[-1].build({"target_genes": ("A",), "target_scale": "log1p_counts", "random_state": 1})
+    own = [one for one in methods if one.kind != "control"]
+    assert [(one.name, one.title) for one in own] == [
+        ("outsider", "Outsider"), ("outsider-very_hot", "Outsider, very hot"),
+    ]  # fmt: skip
+    assert own[1].parameters == {"spice": 9}
+    built = own[0].build({"target_genes": ("A",), "target_scale": "log1p_counts", "random_state": 1})
     assert isinstance(built, Outsider)
     assert (built.spice, built.target_scale) == (4, "log1p_counts")
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from expressor.core import registry
+from expressor.core.card import Card
 from expressor.core.errors import DataError, nearest_names
 from expressor.core.serial import to_plain
 
@@ -290,12 +291,14 @@ class Task(ABC):
     def systems(self, protocol: Protocol) -> tuple[Method, ...]:
         """Return one method for every registered system that plays the role on these inputs, by its card alone.
 
-        A card may have a preset ``bench``, whose parameters are then used instead of the defaults.
+        A card may have a preset ``bench``, whose parameters are then used instead of the defaults. Each preset ``bench-NAME`` is
+        a further method beside it.
         """
         return tuple(
-            Method(card.name, card.estimator, "rival", card.name, dict(card.presets.get("bench", {})))
+            method
             for card in registry.systems().values()
             if self.role in card.roles and card.inputs == self.inputs
+            for method in _entries(card)
         )
 
     def protocol(self, name: str | None) -> Protocol:
@@ -325,6 +328,17 @@ class Task(ABC):
                     nearest=nearest_names(name, known),
                 )
         return controls + tuple(one for one in systems if one.name in wanted)
+
+
+def _entries(card: Card) -> list[Method]:
+    """One method of the preset ``bench`` or the defaults, and one of each preset ``bench-NAME``."""
+    found = [Method(card.name, card.estimator, "rival", card.name, dict(card.presets.get("bench", {})))]
+    for preset, parameters in card.presets.items():
+        start, _, name = preset.partition("-")
+        if start == "bench" and name:
+            title = f"{card.estimator}, {name.replace('_', ' ')}"
+            found.append(Method(f"{card.name}-{name}", title, "rival", card.name, dict(parameters)))
+    return found
 
 
 def task_names() -> tuple[str, ...]:
