@@ -135,8 +135,12 @@ def test_a_scale_that_cannot_be_used_is_refused_with_the_way_out():
 
 def test_predicting_on_another_scale_is_refused(caplog):
     made = profiles()
-    with pytest.raises(DataError, match="another scale than those of the fit; expected z-score, got counts"):
+    with pytest.raises(
+        DataError, match="another scale than those of the fit; expected z-score, got counts.*Give z-scores"
+    ):
         check_same_unit("z-score", bulk(made["counts"]))
+    with pytest.raises(DataError, match="got z-score.*cannot be turned back: give the values"):
+        check_same_unit("log2(TPM+1)", bulk(made["z-score"]))
     check_same_unit("log2(TPM+1)", bulk(made["log2(TPM+1)"], "log2(RSEM+1)"))
     assert "results may be shifted" in caplog.text
 

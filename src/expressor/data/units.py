@@ -256,9 +256,13 @@ def check_same_unit(fitted: str, adata: AnnData) -> None:
     """
     unit = unit_of(adata)
     if family(unit) != family(fitted):
+        fix = "Convert them (expressor.data.to_log2), or fit on data of this scale."
+        if unit == ZSCORE:
+            fix = "z-scores cannot be turned back: give the values that they were made of, or fit on z-scores."
+        elif fitted == ZSCORE:
+            fix = "Give z-scores, made within these data as those of the fit were, or fit on data of this scale."
         raise DataError(
-            "the data are on another scale than those of the fit", expected=fitted, got=unit,
-            fix="Convert them (expressor.data.to_log2), or fit on data of this scale.",
+            "the data are on another scale than those of the fit", expected=fitted, got=unit, fix=fix,
         )  # fmt: skip
     if unit != fitted:
         logger.warning("the fit was on %s, these data are in %s; results may be shifted", fitted, unit)

@@ -150,8 +150,8 @@ def _restoration_drawings(run: CohortRun) -> list[Drawing]:
     if len(run.panel_sizes):
         found.append((
             "panel_sizes",
-            "Error of restoring all other genes from random panels of the measured ones, with the best and the worst panel. "
-            "1 is the error of each gene's mean over these very samples.",
+            "Error of restoring all other genes from random panels of the measured ones, for the middle gene, with the best and "
+            "the worst panel. 1 is the error of each gene's mean over these very samples.",
             figures.panel_size_curve(run.panel_sizes),
         ))  # fmt: skip
     return found

@@ -109,7 +109,7 @@ def panel_size_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     table
-        A row a random panel: ``size`` and ``rmse`` in standard deviations.
+        A row a random panel: ``size`` and ``rmse`` (of the middle gene) in standard deviations.
     ax
         Axes to draw on; new ones by default.
     """

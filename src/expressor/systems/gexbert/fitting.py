@@ -90,7 +90,7 @@ class Pretraining:
         if val is not None:
             both = sorted(set(self.patients) & set(patients(val, self.model.patient)))
             if both:
-                raise DataError(f"{len(both)} patients are in the training and in the validation data, such as {both[0]!r}",
+                raise DataError(f"{len(both)} patients are in the training and in the validation data, such as {str(both[0])!r}",
                                 expected="no patient on both sides", fix="Split by patient.")  # fmt: skip
             self.patients = np.concatenate([self.patients, patients(val, self.model.patient)])
             return torch.arange(n), torch.arange(n, n + val.n_obs)
