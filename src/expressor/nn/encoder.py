@@ -74,6 +74,10 @@ class EncoderBlock(nn.Module):
             self.layers_norm = nn.RMSNorm(dim, eps=1e-5)
             self.layers = GatedLayers(dim, hidden)
 
+    def last_layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """Return the layers whose outputs are added to the tokens: of the attention, and of the hidden layers."""
+        return self.attention.out, self.layers.down if isinstance(self.layers, GatedLayers) else self.layers[-1]  # type: ignore
+
     def forward(
         self,
         tokens: Float[Tensor, "cell token dim"],

@@ -33,11 +33,13 @@ class Architecture:
         double; ``"bins"``: a table of ``n_bins`` levels.
     n_bins
         >= 3.
+    value_hidden
+        Units of the hidden layer of ``"rectified"``, >= 1.
     wave_features
         Number of frequencies, >= 1.
     zero_vector
         Whether a value of 0 has a vector of its own.
-    cells, ends, depth, product, pooler
+    cells, ends, depth, product, placed, pooler
         As of :class:`~expressor.systems.bmfm.network.CellNetwork`.
     decoder
         Of the whole cell: ``"linear"``, ``"query"``, ``"vectors"``.
@@ -52,18 +54,20 @@ class Architecture:
     checkpointing: bool = False
     values: Literal["rectified", "waves", "doubling_waves", "bins"] = "rectified"
     n_bins: int = 50
+    value_hidden: int = 128
     wave_features: int = _WAVES
     zero_vector: bool = True
     cells: int = 1
     ends: int = 0
     depth: bool = False
     product: bool = False
+    placed: bool = False
     pooler: bool = False
     decoder: Literal["linear", "query", "vectors"] = "linear"
 
     def check(self) -> None:
         """Raise :class:`~expressor.core.errors.DataError` where a size is out of its range."""
-        for name in ("dim", "layers", "heads", "hidden", "wave_features"):
+        for name in ("dim", "layers", "heads", "hidden", "value_hidden", "wave_features"):
             check_range(getattr(self, name), name=name, low=1, integer=True)
         check_range(self.cells, name="cell_tokens", low=1, integer=True)
         check_range(self.n_bins, name="n_bins", low=3, integer=True)
@@ -79,7 +83,7 @@ class Architecture:
         if self.values == "bins":
             return BinnedValues(torch.arange(self.n_bins - 1) + 0.5, self.dim)
         if self.values == "rectified":
-            return RectifiedValues(self.dim, table=2 if self.zero_vector else 1)
+            return RectifiedValues(self.dim, self.value_hidden, table=2 if self.zero_vector else 1)
         scale, trainable = _SCALES[self.values], self.values == "waves"
         return WaveValues(self.dim, self.wave_features, scale=scale, trainable=trainable, zero=self.zero_vector)
 
@@ -91,7 +95,7 @@ class Architecture:
         )  # fmt: skip
         return CellNetwork(
             vectors, self.value_encoder(), encoder, cells=self.cells, ends=self.ends, depth=self.depth,
-            product=self.product, pooler=self.pooler, dropout=self.dropout,
+            product=self.product, placed=self.placed, pooler=self.pooler, dropout=self.dropout,
         )  # fmt: skip
 
 

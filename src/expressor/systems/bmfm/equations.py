@@ -350,6 +350,18 @@ def loading_start(U: Float[Tensor, "gene factor"], gamma: float = 1.0) -> Float[
 
 
 @equation(
+    "bmfm", "I7",
+    meaning="cell tokens start from where the cell lies among its genes' vectors: their mean, weighted by "
+    "the values that are shown",
+    latex=r"c = \mathrm{LayerNorm}\left(c_0 + S\, \frac{\sum_g v_g E_g}{\sum_g v_g} + s\right)",
+    fidelity="inferred", source="ours; an option. The authors' cell tokens start alike for all cells",
+)  # fmt: skip
+def projection(E: Float[Tensor, "cell token dim"], v: Float[Tensor, "cell token"]) -> Float[Tensor, "cell dim"]:
+    """Return the weighted means; 0 for a cell without values."""
+    return (v[:, None] @ E)[:, 0] / v.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+@equation(
     "bmfm", "I5",
     meaning="a negative binomial likelihood of the counts, with the library shared out among the genes",
     latex=r"\ell_{cg} = \ln \mathrm{NB}(x_{cg};\ \mu_{cg} = L_c \pi_{cg},\ \theta_g)",

@@ -68,6 +68,8 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
         Depth that the network is told to aim at in use, in counts, > 0; None: the largest of the training cells.
     value_encoder
         ``"rectified"``, ``"waves"``, ``"doubling_waves"`` or ``"bins"``.
+    value_hidden
+        Units of the hidden layer of ``"rectified"`` (the authors': 128), >= 1.
     dim, layers, heads, hidden, dropout
         Width, blocks, attention heads, units of hidden layers, dropout in [0, 1).
     style
@@ -76,6 +78,8 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
         Number of tokens that stand for the cell, >= 1; objectives name the one they read.
     product
         Tokens hold the value times a turned gene vector too (equation I3).
+    placed
+        Cell tokens start from the cell's place among its genes' vectors (equation I7), instead of alike for all cells.
     gene_vectors
         Start of the gene table: ``"loadings"`` (principal loadings of the training cells, equation I4) or ``"random"``.
     decoder
@@ -127,7 +131,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     vocabulary: str | tuple[str, ...] | None = None
     ontology: str | None = None
     balance: str | None = None
-    max_length: int = 512
+    max_length: int = 1024
     order: Literal["random", "sorted", "none"] = "random"
     zeros: Literal["none", "random", "batch"] = "none"
     interleave: float = 1.0
@@ -138,6 +142,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     read_depth: Literal["rda"] | None = None
     target_depth: float | None = None
     value_encoder: Literal["rectified", "waves", "doubling_waves", "bins"] = "rectified"
+    value_hidden: int = 32
     dim: int = 64
     layers: int = 1
     heads: int = 4
@@ -146,8 +151,9 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     style: Literal["bert", "llama"] = "llama"
     cell_tokens: int = 1
     product: bool = True
+    placed: bool = True
     gene_vectors: Literal["random", "loadings"] = "loadings"
-    decoder: Literal["linear", "query", "vectors"] = "linear"
+    decoder: Literal["linear", "query", "vectors"] = "vectors"
     masking: Masking = dataclasses.field(default_factory=Masking)
     pooling: str | None = None
     checkpointing: bool = False
@@ -155,13 +161,13 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     focal: float = 0.0
     lora_rank: int = 16
     lora_alpha: float = 32.0
-    warm_up: int = 100
+    warm_up: int = 50
     betas: tuple[float, float] = (0.9, 0.99)
     validation: float = 0.1
     random_state: int = 0
     plan: TrainPlan = dataclasses.field(
         default_factory=lambda: TrainPlan(
-            lr=1e-3, weight_decay=1e-2, batch_size=64, epochs=30, patience=5, clip_norm=0.5
+            lr=5e-4, weight_decay=1e-2, batch_size=32, epochs=40, patience=5, clip_norm=0.5
         )
     )
     tuning: TrainPlan = dataclasses.field(

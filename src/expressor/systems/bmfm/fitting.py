@@ -35,6 +35,8 @@ from expressor.systems.bmfm.tuning import fit_probe, tune
 from expressor.train.loop import seeded
 
 _SMALL = 0.02  # spread of random additions
+_RISE = 10.0  # of differences of places, to the size of a token
+_LITTLE = 0.1  # of what blocks add, where cell tokens start from the cell's place
 _FEW = 0.5  # share of the model's genes below which a warning says how few were found
 
 
@@ -144,6 +146,8 @@ class Fitting:
                 vectors *= _SMALL
                 vectors[:, : found.shape[1]] += equations.loading_start(torch.from_numpy(found).float())
             network = architecture.network(vectors)
+            if network.project is not None:
+                start_at_place(network, network.project, moments)
         if self.start is not None:
             take_network(network, genes, self.start)
         return network
@@ -203,6 +207,17 @@ class Fitting:
             gamma=model.focal, plan=model.tuning, seed=self.seed, resume=self.resume,
         )  # fmt: skip
         return [history]
+
+
+def start_at_place(network: CellNetwork, project: torch.nn.Linear, moments: Moments) -> None:
+    """Start cell tokens from the difference of a cell's place from the mean cell's (equation I7), to which blocks add little."""
+    mean = torch.from_numpy(moments.mean).float()
+    with torch.no_grad():
+        project.weight.copy_(_RISE * torch.eye(network.dim))
+        project.bias.copy_(-_RISE * (mean @ network.gene.weight) / mean.sum().clamp(min=1e-6))
+        for block in network.encoder.blocks:
+            for layer in block.last_layers():
+                layer.weight.mul_(_LITTLE)
 
 
 def _nothing_learnt() -> pd.DataFrame:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from expressor.core.errors import check_choice
 from expressor.nn.encoder import SetEncoder
 from expressor.nn.reversal import reverse_gradient
+from expressor.systems.bmfm.equations import projection
 
 _SMALL = 0.02  # spread of random starts, as is usual for embeddings
 
@@ -37,6 +38,8 @@ class CellNetwork(nn.Module):
         Whether two tokens tell the read depth.
     product
         Whether a token also holds its value times a turned gene vector (equation I3).
+    placed
+        Whether cell tokens start from the cell's place among its genes' vectors (equation I7).
     pooler
         Whether a layer with tanh stands behind the first cell token.
     dropout
@@ -55,6 +58,7 @@ class CellNetwork(nn.Module):
         ends: int = 0,
         depth: bool = False,
         product: bool = False,
+        placed: bool = False,
         pooler: bool = False,
         dropout: float = 0.0,
         eps: float = 1e-12,
@@ -68,6 +72,7 @@ class CellNetwork(nn.Module):
         self.depth = nn.Parameter(_SMALL * torch.randn(2, dim)) if depth else None
         self.values = values
         self.turn = nn.Linear(dim, dim, bias=False) if product else None
+        self.project = nn.Linear(dim, dim) if placed else None
         self.norm, self.leave_out = nn.LayerNorm(dim, eps=eps), nn.Dropout(dropout)
         self.encoder = encoder
         self.pooler = nn.Linear(dim, dim) if pooler else None
@@ -91,14 +96,23 @@ class CellNetwork(nn.Module):
         depth: Float[Tensor, "cell 2"] | None = None,
     ) -> Float[Tensor, "cell place dim"]:
         """Return what goes into the encoder; padding (a gene below 0) holds numbers that nothing looks at."""
-        vectors = self.gene(genes.clamp(min=0).long())
-        if hidden_genes is not None:
-            vectors = torch.where(hidden_genes[..., None], self.hidden_gene, vectors)
+        # A row behind the table stands for a hidden gene.
+        hidden_gene = len(self.gene.weight)
+        table = torch.cat([self.gene.weight, self.hidden_gene[None]])
+        row = genes.clamp(min=0).long()
+        row = row if hidden_genes is None else torch.where(hidden_genes, hidden_gene, row)
+        vectors = F.embedding(row, table)
         missing = torch.zeros_like(genes, dtype=torch.bool) if hidden_values is None else hidden_values
         rest = vectors + self.values(values, missing)
         if self.turn is not None:
-            rest = rest + torch.where(missing, 0.0, values)[..., None] * self.turn(vectors)
-        parts = [self.first.expand(len(genes), -1, -1)]
+            # Turning the table costs less than turning tokens.
+            rest = rest + torch.where(missing, 0.0, values)[..., None] * F.embedding(row, self.turn(table))
+        first = self.first.expand(len(genes), -1, -1)
+        if self.project is not None:
+            hidden = missing if hidden_genes is None else missing | hidden_genes
+            shown = torch.where(hidden | (genes < 0), 0.0, values)
+            first = first + self.project(projection(vectors, shown))[:, None]
+        parts = [first]
         if self.depth is not None:
             told = torch.zeros(len(genes), 2, device=values.device) if depth is None else depth
             parts.append(self.depth + self.values(told, torch.zeros_like(told, dtype=torch.bool)))

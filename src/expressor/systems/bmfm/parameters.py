@@ -23,7 +23,8 @@ def architecture_of(model: Any) -> Architecture:
     return Architecture(
         dim=model.dim, layers=model.layers, heads=model.heads, hidden=model.hidden, style=model.style,
         dropout=model.dropout, checkpointing=model.checkpointing, values=model.value_encoder, n_bins=model.n_bins,
-        cells=model.cell_tokens, depth=model.read_depth == "rda", product=model.product, decoder=model.decoder,
+        value_hidden=model.value_hidden, cells=model.cell_tokens, depth=model.read_depth == "rda", product=model.product,
+        placed=model.placed, decoder=model.decoder,
     )  # fmt: skip
 
 
