@@ -39,8 +39,10 @@ class Architecture:
         Number of frequencies, >= 1.
     zero_vector
         Whether a value of 0 has a vector of its own.
-    cells, ends, depth, product, placed, pooler
+    cells, ends, depth, product, pooler
         As of :class:`~expressor.systems.bmfm.network.CellNetwork`.
+    placed
+        Whether cell tokens start from the cell's place (equation I7).
     decoder
         Of the whole cell: ``"linear"``, ``"query"``, ``"vectors"``.
     """
@@ -87,15 +89,16 @@ class Architecture:
         scale, trainable = _SCALES[self.values], self.values == "waves"
         return WaveValues(self.dim, self.wave_features, scale=scale, trainable=trainable, zero=self.zero_vector)
 
-    def network(self, vectors: Tensor) -> CellNetwork:
-        """Return a new network whose gene table starts from ``vectors``, (gene, dim)."""
+    def network(self, vectors: Tensor, mean: Tensor | None = None) -> CellNetwork:
+        """Return a new network whose gene table starts from ``vectors``, (gene, dim); ``mean``, (gene,), are mean values."""
+        mean = torch.zeros(len(vectors)) if mean is None else mean.float()
         encoder = SetEncoder(
             self.dim, layers=self.layers, heads=self.heads, hidden=self.hidden, style=self.style, dropout=self.dropout,
             checkpointing=self.checkpointing,
         )  # fmt: skip
         return CellNetwork(
             vectors, self.value_encoder(), encoder, cells=self.cells, ends=self.ends, depth=self.depth,
-            product=self.product, placed=self.placed, pooler=self.pooler, dropout=self.dropout,
+            product=self.product, mean=mean if self.placed else None, pooler=self.pooler, dropout=self.dropout,
         )  # fmt: skip
 
 

@@ -332,12 +332,13 @@ class Reading:
         seeds
             uint64 (cell,) of the tokeniser's draws; None to make them of the counts.
         whole
-            Whether the whole cell is wanted too: ``profile``, ``counts``, ``library``, ``measured``.
+            Whether the whole cell is wanted too: ``profile``, ``counts``, ``library``.
         """
         measured = self.corpus.measured(rows)
         library = self.moments.library(counts, measured)
         tokens = self.tokeniser(counts, library, rng=seeds, measured=measured, source=np.arange(len(rows)))
-        found = {"genes": torch.from_numpy(tokens.genes), "values": torch.from_numpy(tokens.values)}
+        found = {"genes": torch.from_numpy(tokens.genes), "values": torch.from_numpy(tokens.values),
+                 "measured": torch.from_numpy(measured)}  # fmt: skip
         if tokens.depth is not None:
             found["depth"] = torch.from_numpy(tokens.depth)
         if tokens.label_values is not None:
@@ -346,7 +347,7 @@ class Reading:
             found |= {
                 "profile": torch.from_numpy(log_values(counts, library).toarray()),
                 "counts": torch.from_numpy(counts.toarray()),
-                "library": torch.from_numpy(library), "measured": torch.from_numpy(measured),
+                "library": torch.from_numpy(library),
             }  # fmt: skip
         return found
 

@@ -351,14 +351,25 @@ def loading_start(U: Float[Tensor, "gene factor"], gamma: float = 1.0) -> Float[
 
 @equation(
     "bmfm", "I7",
-    meaning="cell tokens start from where the cell lies among its genes' vectors: their mean, weighted by "
-    "the values that are shown",
-    latex=r"c = \mathrm{LayerNorm}\left(c_0 + S\, \frac{\sum_g v_g E_g}{\sum_g v_g} + s\right)",
+    meaning="cell tokens start from where the cell lies among its genes' vectors: their mean, weighted by the values that are "
+    "shown, less that of the mean cell over the genes that were measured",
+    latex=r"c = \mathrm{LayerNorm}\left(c_0 + S \left(\frac{\sum_g v_g E_g}{\sum_g v_g} - "
+    r"\frac{\sum_g w_g \mu_g E_g}{\sum_g w_g \mu_g}\right)\right)",
     fidelity="inferred", source="ours; an option. The authors' cell tokens start alike for all cells",
 )  # fmt: skip
-def projection(E: Float[Tensor, "cell token dim"], v: Float[Tensor, "cell token"]) -> Float[Tensor, "cell dim"]:
-    """Return the weighted means; 0 for a cell without values."""
-    return (v[:, None] @ E)[:, 0] / v.sum(1, keepdim=True).clamp(min=1e-6)
+def place(
+    shown: Float[Tensor, "cell token dim"],
+    v: Float[Tensor, "cell token"],
+    E: Float[Tensor, "gene dim"],
+    expected: Float[Tensor, "cell gene"],
+) -> Float[Tensor, "cell dim"]:
+    """Return the differences of places.
+
+    ``shown`` are the vectors of the tokens' genes and ``v`` their values, 0 where nothing is shown; ``expected`` is the mean value
+    of a gene, 0 where it was not measured.
+    """
+    mine = (v[:, None] @ shown)[:, 0] / v.sum(1, keepdim=True).clamp(min=1e-6)
+    return mine - expected @ E / expected.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 @equation(

@@ -138,7 +138,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     expressed_only: float = 0.0
     bins: Literal["round", "floor", "ceil", "quantile"] = "quantile"
     n_bins: int = 50
-    sequence_dropout: float = 0.2
+    sequence_dropout: float = 0.5
     read_depth: Literal["rda"] | None = None
     target_depth: float | None = None
     value_encoder: Literal["rectified", "waves", "doubling_waves", "bins"] = "rectified"

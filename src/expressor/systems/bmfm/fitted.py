@@ -163,7 +163,9 @@ def embed(
     places = places_of(pooling, network)
 
     def call(batch: dict[str, Tensor], _: np.ndarray) -> Tensor:
-        encoded = network(batch["genes"], batch["values"], depth=batch.get("depth"), places=places)
+        encoded = network(
+            batch["genes"], batch["values"], depth=batch.get("depth"), places=places, measured=batch["measured"]
+        )
         return network.pool(encoded, batch["genes"], pooling)
 
     try:
@@ -222,7 +224,9 @@ def expected(fitted: Fitted, reading: Reading, *, device: torch.device) -> np.nd
 
 def _from_cell(learner: Learner, batch: dict[str, Tensor]) -> Tensor:
     network = learner.network
-    encoded = network(batch["genes"], batch["values"], depth=batch.get("depth"), places=network.cells)
+    encoded = network(
+        batch["genes"], batch["values"], depth=batch.get("depth"), places=network.cells, measured=batch["measured"]
+    )
     every = torch.ones(len(encoded), learner.network.gene.num_embeddings, dtype=torch.bool, device=encoded.device)
     return expected_values(learner, learner.decode(encoded), every).clamp(min=0)
 
@@ -244,7 +248,7 @@ def _from_tokens(
         shown = torch.cat([genes, asked], dim=1)
         hidden = torch.cat([torch.zeros_like(genes, dtype=torch.bool), there], dim=1)
         padded = torch.cat([values, values.new_zeros(asked.shape)], dim=1)
-        encoded = learner.network(shown, padded, None, hidden, batch.get("depth"))
+        encoded = learner.network(shown, padded, None, hidden, batch.get("depth"), measured=batch["measured"])
         tokens = encoded[:, learner.network.before + genes.shape[1] :][there]
         said = learner.expected_of_tokens(tokens, zero[asked[there].long()])
         cells = torch.arange(len(rows), device=genes.device)[:, None].expand_as(asked)[there]

@@ -145,9 +145,9 @@ class Fitting:
                 found = loadings(self.corpus, self.split.train, moments, architecture.dim, seed=self.seed)
                 vectors *= _SMALL
                 vectors[:, : found.shape[1]] += equations.loading_start(torch.from_numpy(found).float())
-            network = architecture.network(vectors)
+            network = architecture.network(vectors, torch.from_numpy(moments.mean))
             if network.project is not None:
-                start_at_place(network, network.project, moments)
+                start_at_place(network, network.project)
         if self.start is not None:
             take_network(network, genes, self.start)
         return network
@@ -209,12 +209,10 @@ class Fitting:
         return [history]
 
 
-def start_at_place(network: CellNetwork, project: torch.nn.Linear, moments: Moments) -> None:
-    """Start cell tokens from the difference of a cell's place from the mean cell's (equation I7), to which blocks add little."""
-    mean = torch.from_numpy(moments.mean).float()
+def start_at_place(network: CellNetwork, project: torch.nn.Linear) -> None:
+    """Let cell tokens be the cell's place (equation I7) at first, to which blocks add little."""
     with torch.no_grad():
         project.weight.copy_(_RISE * torch.eye(network.dim))
-        project.bias.copy_(-_RISE * (mean @ network.gene.weight) / mean.sum().clamp(min=1e-6))
         for block in network.encoder.blocks:
             for layer in block.last_layers():
                 layer.weight.mul_(_LITTLE)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from expressor.core.errors import check_choice
 from expressor.nn.encoder import SetEncoder
 from expressor.nn.reversal import reverse_gradient
-from expressor.systems.bmfm.equations import projection
+from expressor.systems.bmfm.equations import place
 
 _SMALL = 0.02  # spread of random starts, as is usual for embeddings
 
@@ -38,8 +38,8 @@ class CellNetwork(nn.Module):
         Whether two tokens tell the read depth.
     product
         Whether a token also holds its value times a turned gene vector (equation I3).
-    placed
-        Whether cell tokens start from the cell's place among its genes' vectors (equation I7).
+    mean
+        Mean value of each gene, from which cell tokens start at the cell's place (equation I7); None: they start alike.
     pooler
         Whether a layer with tanh stands behind the first cell token.
     dropout
@@ -58,7 +58,7 @@ class CellNetwork(nn.Module):
         ends: int = 0,
         depth: bool = False,
         product: bool = False,
-        placed: bool = False,
+        mean: Float[Tensor, " gene"] | None = None,
         pooler: bool = False,
         dropout: float = 0.0,
         eps: float = 1e-12,
@@ -72,7 +72,9 @@ class CellNetwork(nn.Module):
         self.depth = nn.Parameter(_SMALL * torch.randn(2, dim)) if depth else None
         self.values = values
         self.turn = nn.Linear(dim, dim, bias=False) if product else None
-        self.project = nn.Linear(dim, dim) if placed else None
+        self.mean: Tensor | None
+        self.register_buffer("mean", mean)
+        self.project = None if mean is None else nn.Linear(dim, dim, bias=False)
         self.norm, self.leave_out = nn.LayerNorm(dim, eps=eps), nn.Dropout(dropout)
         self.encoder = encoder
         self.pooler = nn.Linear(dim, dim) if pooler else None
@@ -94,6 +96,7 @@ class CellNetwork(nn.Module):
         hidden_genes: Bool[Tensor, "cell token"] | None = None,
         hidden_values: Bool[Tensor, "cell token"] | None = None,
         depth: Float[Tensor, "cell 2"] | None = None,
+        measured: Bool[Tensor, "cell gene"] | None = None,
     ) -> Float[Tensor, "cell place dim"]:
         """Return what goes into the encoder; padding (a gene below 0) holds numbers that nothing looks at."""
         # A row behind the table stands for a hidden gene.
@@ -111,7 +114,9 @@ class CellNetwork(nn.Module):
         if self.project is not None:
             hidden = missing if hidden_genes is None else missing | hidden_genes
             shown = torch.where(hidden | (genes < 0), 0.0, values)
-            first = first + self.project(projection(vectors, shown))[:, None]
+            expected = self.mean.expand(len(genes), -1)  # type: ignore[union-attr]
+            expected = expected if measured is None else torch.where(measured, expected, 0.0)
+            first = first + self.project(place(vectors, shown, self.gene.weight, expected))[:, None]
         parts = [first]
         if self.depth is not None:
             told = torch.zeros(len(genes), 2, device=values.device) if depth is None else depth
@@ -126,9 +131,13 @@ class CellNetwork(nn.Module):
         hidden_values: Bool[Tensor, "cell token"] | None = None,
         depth: Float[Tensor, "cell 2"] | None = None,
         places: int | None = None,
+        measured: Bool[Tensor, "cell gene"] | None = None,
     ) -> Float[Tensor, "cell place dim"]:
-        """Return the first ``places`` vectors of the encoder's output, all by default; genes begin at :attr:`before`."""
-        tokens = self.tokens(genes, values, hidden_genes, hidden_values, depth)
+        """Return the first ``places`` vectors of the encoder's output, all by default; genes begin at :attr:`before`.
+
+        ``measured`` says which genes could have been shown; all by default.
+        """
+        tokens = self.tokens(genes, values, hidden_genes, hidden_values, depth, measured)
         keep = torch.cat([genes.new_ones(len(genes), self.before, dtype=torch.bool), genes >= 0], dim=1)
         return self.encoder(tokens, None if bool(keep.all()) else keep, places)
 

@@ -103,8 +103,9 @@ def take_network(network: CellNetwork, genes: GeneVocab, start: Start) -> None:
     old = torch.nonzero(position >= 0)[:, 0]
     vectors = table.mean(0).expand(len(genes), -1).clone()
     vectors[position[old]] = table[old]
+    own = {"gene.weight": vectors} | ({} if network.mean is None else {"mean": network.mean})
     try:
-        network.load_state_dict(weights | {"gene.weight": vectors})
+        network.load_state_dict(weights | own)
     except RuntimeError as error:
         raise FormatError("the weights to start from do not fit their own description", got=str(error)[:300]) from error
 

@@ -114,7 +114,7 @@ class Learner(nn.Module):
             shown_genes, shown_values, hidden = self._mask(genes, values)
         encoded = self.network(
             shown_genes, shown_values, hidden.get("hidden_genes"), hidden.get("hidden_values"), batch.get("depth"),
-            None if self.masks else self.network.cells,
+            None if self.masks else self.network.cells, batch["measured"],
         )  # fmt: skip
         if self.masks:
             self._read_tokens(encoded[:, self.network.before :], hidden, genes, truth, outputs, targets)

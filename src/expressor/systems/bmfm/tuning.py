@@ -83,7 +83,9 @@ class TunedNetwork(nn.Module):
         """Return logits (cell, class)."""
         network = self.network
         places = places_of(self.pooling, network)
-        encoded = network(batch["genes"], batch["values"], depth=batch.get("depth"), places=places)
+        encoded = network(
+            batch["genes"], batch["values"], depth=batch.get("depth"), places=places, measured=batch["measured"]
+        )
         return self.head(network.pool(encoded, batch["genes"], self.pooling))
 
 
