@@ -31,6 +31,7 @@ JUDGING = {"draws": 1000}
 VARIABLE = {"genes": 2000, "components": 50}
 NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "bmfm-random": ("BMFM, random weights", {"objectives": "", "gene_vectors": "random"}),
+    "bmfm-untrained": ("BMFM, not pretrained", {"objectives": ""}),
     "bmfm-mlm": ("BMFM, masked genes (MLM)", {"objectives": "mlm"}),
 }
 """Variants of a system that show what its pretraining is worth: title and parameters."""
@@ -129,7 +130,7 @@ class Annotation(Task):
     def systems(self, protocol: Protocol) -> tuple[Method, ...]:
         """Return the systems that predict labels of cells, and two classifiers on each that represents cells.
 
-        BMFM also fine-tuned, and with its weights as they were drawn or pretrained on masked genes.
+        BMFM also fine-tuned, with random weights, with the weights that pretraining starts from, and pretrained on masked genes.
         """
         found = list(super().systems(protocol))
         found.append(Method("bmfm-full", "BMFM, fine-tuned", "rival", "bmfm", {"finetune": "full"}))

@@ -86,7 +86,7 @@ class Integration(Task):
         return (*found, Method("scvi", "scVI, HVG", "control", Integrator, {"way": "scvi", "genes": 2000}))
 
     def systems(self, protocol: Protocol) -> tuple[Method, ...]:
-        """Return every system that represents cells; BMFM also with weights as drawn, and pretrained on masked genes."""
+        """Return every system that represents cells; BMFM also untrained and pretrained on masked genes."""
         more = (Method(name, title, "rival", "bmfm", dict(words)) for name, (title, words) in NETWORKS.items())
         return (*super().systems(protocol), *more)
 
