@@ -90,7 +90,7 @@ def _saved(folder: Path) -> Start:
 
 
 def take_network(network: CellNetwork, genes: GeneVocab, start: Start) -> None:
-    """Copy the weights of ``start``; genes that it does not have start from the mean of those that it has.
+    """Copy the weights of ``start``; genes that it does not have start from the mean vector of those that it has.
 
     Raises
     ------
@@ -103,7 +103,10 @@ def take_network(network: CellNetwork, genes: GeneVocab, start: Start) -> None:
     old = torch.nonzero(position >= 0)[:, 0]
     vectors = table.mean(0).expand(len(genes), -1).clone()
     vectors[position[old]] = table[old]
-    own = {"gene.weight": vectors} | ({} if network.mean is None else {"mean": network.mean})
+    own = {"gene.weight": vectors}
+    if network.mean is not None and "mean" in weights:
+        own["mean"] = network.mean.clone()
+        own["mean"][position[old]] = weights["mean"][old]
     try:
         network.load_state_dict(weights | own)
     except RuntimeError as error:

