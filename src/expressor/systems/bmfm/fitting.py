@@ -214,7 +214,7 @@ def start_at_place(network: CellNetwork, project: torch.nn.Linear) -> None:
     with torch.no_grad():
         project.weight.copy_(_RISE * torch.eye(network.dim))
         for block in network.encoder.blocks:
-            for layer in block.last_layers():
+            for layer in block.last_layers():  # type: ignore[operator]
                 layer.weight.mul_(_LITTLE)
 
 
