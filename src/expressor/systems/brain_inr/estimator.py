@@ -21,6 +21,7 @@ from expressor.systems.brain_inr.fitting import FieldFit, FittedField, history_o
 from expressor.systems.brain_inr.genes import SUPPLIED
 from expressor.systems.brain_inr.inputs import CONDITIONS, Samples, read_given, read_places, read_samples, space_of
 from expressor.systems.brain_inr.judging import judge_map
+from expressor.systems.brain_inr.teaching import has_teacher
 from expressor.systems.brain_inr.training import SCHEDULES
 from expressor.train.plan import TrainPlan
 
@@ -43,7 +44,11 @@ class BrainINR(Estimator, Maps):
     field
         ``"fourier"``: networks of Fourier features that give all genes at once. ``"siren"``: the paper's network of sines, asked
         for one gene at a time. ``"knn"``, ``"idw"``: the nearest samples, plainly or by inverse distance (as abagen's dense map).
-        ``"gp"``: a Gaussian process with a Matern-3/2 kernel. ``"ensemble"``: the mean of ``"gp"`` and ``"fourier"``.
+        ``"gp"``: a Gaussian process with a Matern-3/2 kernel. ``"ensemble"``: the mean of a process and of Fourier networks.
+    teacher
+        Of ``"fourier"``. ``"ensemble"``: one network answers, which was taught by what ``field="ensemble"`` says around the
+        samples: nearly as good, and much quicker to ask. ``"none"``: the mean of the networks of the folds answers. ``"auto"``:
+        a teacher for up to 1,000 genes whose vectors are learnt, else none.
     gene
         What a network knows of a gene: ``"table"``, a vector that it learns (``"fourier"`` only); ``"scalar"``, the paper's place
         in the spectral order, encoded; ``"spectral"``, ``gene_dim`` spectral coordinates; ``"varm:NAME"``, vectors that the data
@@ -66,7 +71,7 @@ class BrainINR(Estimator, Maps):
         Parts that are held out in turn, each by a network of its own, >= 2; 0 holds out nothing and gives no intervals.
     frequencies, bandwidth
         Fourier features, >= 1, and the standard deviation of their frequencies in cycles per 75 mm (half the length of another
-        space), > 0. The default was chosen on samples of the AHBA.
+        space), > 0.
     width, depth
         Of a network, >= 1.
     omega
@@ -97,6 +102,7 @@ class BrainINR(Estimator, Maps):
     """
 
     field: Literal["fourier", "siren", "knn", "idw", "gp", "ensemble"] = "fourier"
+    teacher: Literal["auto", "ensemble", "none"] = "auto"
     gene: str = "table"
     gene_dim: int = 8
     conditions: Literal["auto"] | tuple[str, ...] = "auto"
@@ -119,6 +125,11 @@ class BrainINR(Estimator, Maps):
 
     def _check(self) -> None:
         check_choice(self.field, FIELDS, name="field")
+        check_choice(self.teacher, ("auto", "ensemble", "none"), name="teacher")
+        if self.teacher == "ensemble" and (self.field != "fourier" or self.gene != "table"):
+            raise DataError("a teacher is of field='fourier' with gene='table'",
+                            got=f"field={self.field!r}, gene={self.gene!r}",
+                            fix='Use teacher="auto" or "none".')  # fmt: skip
         check_choice(self.symmetry, ("auto", "fold", "mirror", "none"), name="symmetry")
         check_choice(self.donor, ("pooled", "separate", "ignore"), name="donor")
         check_choice(self.held_out, ("blocks", "donors", "samples"), name="held_out")
@@ -409,6 +420,8 @@ class BrainINR(Estimator, Maps):
             "gp": "a Gaussian process with a Matern-3/2 kernel, whose lengths and noise maximised the marginal likelihood",
             "ensemble": "the mean of a Gaussian process and of networks of Fourier features",
         }[self.field]
+        if has_teacher(self, len(self.genes_in_)):
+            how = "a network of random Fourier features of the place, taught by the mean of a Gaussian process and of such networks"
         known = f" The field also knew the {' and the '.join(frame.conditions)} of a place." if frame.conditions else ""
         sides = {"fold": " Both sides of the brain were laid upon each other.", "mirror": " Samples were mirrored."}
         held = f" Intervals were calibrated on held-out {self.held_out} ({self.folds} folds)." if self.folds else ""

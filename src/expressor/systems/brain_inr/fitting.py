@@ -19,6 +19,7 @@ from expressor.systems.brain_inr.equations import block_of, standard_score
 from expressor.systems.brain_inr.genes import GeneInputs
 from expressor.systems.brain_inr.inputs import Frame, Query, Samples, fold, images
 from expressor.systems.brain_inr.members import FourierMember, Member, Neighbours, Process, SirenMember
+from expressor.systems.brain_inr.teaching import has_teacher, pupil, teach
 from expressor.systems.brain_inr.training import Material, train
 from expressor.train.loop import seeded
 
@@ -89,7 +90,9 @@ class FittedField:
 
     def predict(self, query: Query, genes: np.ndarray | None, vectors: np.ndarray | None = None) -> np.ndarray:
         """Return standard scores float32 (point, gene)."""
-        found = self.weights[0] * self.members[0].predict(query, genes, vectors)
+        found = self.members[0].predict(query, genes, vectors)
+        if len(self.members) > 1:
+            found *= self.weights[0]
         for weight, one in zip(self.weights[1:], self.members[1:]):
             found += weight * one.predict(query, genes, vectors)
         return found
@@ -125,7 +128,8 @@ class FieldFit:
         everything = np.arange(len(self.z))
         parts = [(np.flatnonzero(~held_out), np.flatnonzero(held_out))] if held_out is not None else self.parts()
         kept = np.flatnonzero(~held_out) if held_out is not None else everything
-        kinds = ("gp", "fourier") if self.model.field == "ensemble" else (self.model.field,)
+        taught = has_teacher(self.model, self.z.shape[1])
+        kinds = ("gp", "fourier") if taught or self.model.field == "ensemble" else (self.model.field,)
         members: list[Member] = []
         weights: list[float] = []
         guesses, owns = [], []
@@ -143,6 +147,8 @@ class FieldFit:
             error = np.abs(self.z[rows] - np.mean(guesses, axis=0))
             distance = np.concatenate([self._distance(train_rows, held) for train_rows, held in parts])
             calibration = Calibration.of(error, distance, owns[0] if len(members) == 1 else None)
+        if taught:
+            members, weights = [self._pupil(kept, members, weights)], [1.0]
         return FittedField(self.frame, self.scales, self.genes, tuple(members), tuple(weights), calibration)
 
     def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -218,8 +224,18 @@ class FieldFit:
             plan=model.plan, steps=model.steps, schedule=model.schedule, seed=self.seed, phase=phase, resume=self.resume,
             identity=self.identity, gene_inputs=inputs,
         )  # fmt: skip
-        self.history += [{"stage": phase, **{k: v for k, v in one.items() if k != "seconds"}} for one in records]
+        self._remember(phase, records)
         return SirenMember(module, inputs) if isinstance(module, Siren) else FourierMember(module)  # type: ignore[arg-type]
+
+    def _pupil(self, kept: np.ndarray, teachers: list[Member], weights: list[float]) -> Member:
+        phase = f"{self.phase}pupil"
+        module = pupil(self.model, self.frame, self.z.shape[1], phase=phase)
+        member, records = teach(self.model, module, self.samples.take(kept), self.frame, teachers, weights, phase=phase)
+        self._remember(phase, records)
+        return member
+
+    def _remember(self, phase: str, records: list[dict[str, Any]]) -> None:
+        self.history += [{"stage": phase, **{k: v for k, v in one.items() if k != "seconds"}} for one in records]
 
     def _material(self, rows: np.ndarray) -> Material:
         """Return what a network learns from: samples, and their mirror images where it does not fold the sides itself."""

@@ -244,7 +244,8 @@ class Frame:
             start = sum(part.shape[1] for part in parts)
             if name == "slab":
                 told = given is not None and keys.SLAB in given
-                parts.append(self._one_hot(given[keys.SLAB].astype(str).to_numpy() if told else self._slab_at(places)))  # type: ignore[index]
+                slab = self._known_slab(given[keys.SLAB].astype(str).to_numpy()) if told else self._slab_at(places)  # type: ignore[index]
+                parts.append(np.eye(width)[slab])
             elif name == "tissue" and given is not None and {GREY, WHITE} <= set(given):
                 parts.append(self._tissue(given[[GREY, WHITE]].to_numpy(dtype=np.float64)))
             elif name == "tissue" and self.space == SPACE:
@@ -256,17 +257,18 @@ class Frame:
     def _tissue(self, probabilities: np.ndarray) -> np.ndarray:
         return tissue_code(*probabilities.T)[:, None] if self.coded else probabilities
 
-    def _one_hot(self, slabs: np.ndarray) -> np.ndarray:
+    def _known_slab(self, slabs: np.ndarray) -> np.ndarray:
+        """Return the numbers of named slabs, (point,)."""
         for one in sorted(set(slabs) - set(self.slabs)):
             raise DataError(f"slab {one!r} was not in the fit", expected=", ".join(map(repr, self.slabs)),
                             nearest=nearest_names(one, self.slabs))  # fmt: skip
-        return (slabs[:, None] == np.array(self.slabs)).astype(np.float64)
+        return np.searchsorted(np.array(self.slabs), slabs)
 
     def _slab_at(self, places: np.ndarray) -> np.ndarray:
-        """Return on which side of the boundaries between the samples' slabs a place is, as names."""
+        """Return the number of the slab on whose side of the boundaries a place is, (point,)."""
         if len(self.slabs) == 1:
-            return np.full(len(places), self.slabs[0], dtype=object)
-        return np.array(self.slabs)[self._boundaries.classify(self._one_side(places))]
+            return np.zeros(len(places), dtype=np.int64)
+        return self._boundaries.classify(self._one_side(places))
 
     @cached_property
     def _boundaries(self) -> Boundaries:

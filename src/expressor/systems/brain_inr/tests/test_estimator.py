@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial import cKDTree
 
 import expressor as ex
 from expressor.core.errors import DataError, GeneError
 from expressor.data.brainspace import Grid
 from expressor.data.parcels import Parcellation
+from expressor.systems.brain_inr import teaching
 from expressor.systems.brain_inr.fitting import hold_out_groups
-from expressor.systems.brain_inr.inputs import Frame, read_samples
+from expressor.systems.brain_inr.inputs import Frame, images, read_samples
 from expressor.train.plan import TrainPlan
 
 PLAN = TrainPlan(lr=1e-2, epochs=20, batch_size=256, patience=None)
@@ -45,6 +47,42 @@ def test_a_smooth_map_is_recovered_without_its_noise(field: str, least: float) -
     half = np.arange(400) % 2 == 0
     model = ex.BrainINR(**SMALL | {"field": field}).fit(data[half].copy())
     assert r2(data.layers["truth"][~half], model.at(data.obsm["mni"][~half])) > least
+
+
+def test_a_taught_network_says_what_its_teachers_say_together() -> None:
+    data = simulate(n_donors=1, length=150.0)
+    places = simulate(seed=1).obsm["mni"]
+    together = ex.BrainINR(**SMALL | {"field": "ensemble"}).fit(data)
+    taught, alone = (ex.BrainINR(**SMALL | {"teacher": one}).fit(data) for one in ("ensemble", "none"))
+    wanted = together.at(places)
+    assert r2(wanted, taught.at(places)) > 0.98
+    assert r2(wanted, taught.at(places)) > r2(wanted, alone.at(places))
+    assert [len(one._fields[0].members) for one in (together, taught, alone)] == [4, 1, 3]
+    np.testing.assert_allclose(
+        taught.uncertainty(places), together.uncertainty(places)
+    )  # errors are those of the teachers
+    assert taught.history_["stage"].unique().tolist() == ["gp", "network0", "network1", "network2", "pupil"]
+    assert "taught by the mean of a Gaussian process and of such networks" in taught.describe()
+
+
+def test_many_genes_have_no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teaching, "MOST_GENES", 9)
+    model = ex.BrainINR(**SMALL | {"plan": TrainPlan(lr=1e-2, epochs=2, batch_size=256, patience=None)})
+    assert len(model.fit(simulate(n=60, n_donors=1))._fields[0].members) == 3
+    with pytest.raises(DataError, match=r"a teacher is of field='fourier' with gene='table'.*none"):
+        ex.BrainINR(teacher="ensemble", gene="spectral").fit(simulate(n=60))
+
+
+def test_lessons_lie_around_the_samples_in_their_slabs() -> None:
+    samples = read_samples(simulate(n=300), [f"GENE{i + 1:03d}" for i in range(10)], donors=True)
+    frame = Frame.of(samples, space="MNI152", symmetry="mirror", conditions=("slab",), paper=False)
+    asked = teaching.lessons(samples, frame, np.random.default_rng(0), 2000)
+    apart = cKDTree(images(samples.places, "mirror")).query(asked.places)[0]
+    assert 2 < np.median(apart) < 8
+    assert apart.max() > 20
+    right = samples.places[:, 0] > 0
+    assert abs((asked.places[::2, 0] > 0).mean() - (1 - right.mean())) < 0.1
+    assert asked.conditions.sum(axis=1).tolist() == [1.0] * 2000
 
 
 def test_both_sides_are_one_only_if_asked_for(fourier: Any) -> None:
