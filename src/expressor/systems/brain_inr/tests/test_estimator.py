@@ -1,5 +1,6 @@
 """Fields on simulated maps whose truth is known: recovery, intervals, genes that were never measured, files, refusals."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from expressor.train.plan import TrainPlan
 
 PLAN = TrainPlan(lr=1e-2, epochs=20, batch_size=256, patience=None)
 SMALL: dict[str, Any] = {
+    "teacher": "none",
     "conditions": (),
     "folds": 3,
     "frequencies": 32,
@@ -50,24 +52,27 @@ def test_a_smooth_map_is_recovered_without_its_noise(field: str, least: float) -
 
 
 def test_a_taught_network_says_what_its_teachers_say_together() -> None:
-    data = simulate(n_donors=1, length=150.0)
+    data = simulate(n=150, n_donors=1, length=150.0)
+    few = SMALL | {"folds": 2, "plan": dataclasses.replace(PLAN, epochs=10)}
     places = simulate(seed=1).obsm["mni"]
-    together = ex.BrainINR(**SMALL | {"field": "ensemble"}).fit(data)
-    taught, alone = (ex.BrainINR(**SMALL | {"teacher": one}).fit(data) for one in ("ensemble", "none"))
+    together = ex.BrainINR(**few | {"field": "ensemble"}).fit(data)
+    taught, alone = (ex.BrainINR(**few | {"teacher": one}).fit(data) for one in ("ensemble", "none"))
     wanted = together.at(places)
-    assert r2(wanted, taught.at(places)) > 0.98
+    assert r2(wanted, taught.at(places)) > 0.95
     assert r2(wanted, taught.at(places)) > r2(wanted, alone.at(places))
-    assert [len(one._fields[0].members) for one in (together, taught, alone)] == [4, 1, 3]
+    assert [len(one._fields[0].members) for one in (together, taught, alone)] == [3, 1, 2]
     np.testing.assert_allclose(
         taught.uncertainty(places), together.uncertainty(places)
     )  # errors are those of the teachers
-    assert taught.history_["stage"].unique().tolist() == ["gp", "network0", "network1", "network2", "pupil"]
+    assert taught.history_["stage"].unique().tolist() == ["gp", "network0", "network1", "pupil"]
     assert "taught by the mean of a Gaussian process and of such networks" in taught.describe()
 
 
 def test_many_genes_have_no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teaching, "MOST_GENES", 9)
-    model = ex.BrainINR(**SMALL | {"plan": TrainPlan(lr=1e-2, epochs=2, batch_size=256, patience=None)})
+    model = ex.BrainINR(
+        **SMALL | {"teacher": "auto", "plan": TrainPlan(lr=1e-2, epochs=2, batch_size=256, patience=None)}
+    )
     assert len(model.fit(simulate(n=60, n_donors=1))._fields[0].members) == 3
     with pytest.raises(DataError, match=r"a teacher is of field='fourier' with gene='table'.*none"):
         ex.BrainINR(teacher="ensemble", gene="spectral").fit(simulate(n=60))
@@ -151,6 +156,20 @@ def test_the_preset_of_the_paper_is_the_papers_network() -> None:
     assert net.sines[0].linear.in_features == 27
     assert len(net.sines) == 13
     assert net.last.in_features == 512
+
+
+def test_the_preset_of_the_paper_trains_a_network_a_donor_and_maps() -> None:
+    model = ex.BrainINR.preset("paper")
+    data = simulate(n=60, n_donors=2)
+    data.obsm["tissue"] = np.tile([0.8, 0.1], (60, 1))
+    model.set_params(steps=1, plan=dataclasses.replace(model.plan, epochs=3, batch_size=128)).fit(data)
+    assert model.history_["stage"].unique().tolist() == ["donor1/network0", "donor2/network0"]
+    assert model.history_["loss"].notna().all()
+    assert len(model._fields) == 2
+    found = model.at(data.obsm["mni"][:5], given=pd.DataFrame({"grey": [0.8] * 5, "white": [0.1] * 5}))
+    assert found.shape == (5, 10)
+    assert np.isfinite(found).all()
+    assert np.ptp(found, axis=0).min() > 0
 
 
 def test_a_siren_a_donor_is_averaged_and_saved(tmp_path: Path) -> None:
