@@ -265,7 +265,10 @@ def check_same_unit(fitted: str, adata: AnnData) -> None:
             "the data are on another scale than those of the fit", expected=fitted, got=unit, fix=fix,
         )  # fmt: skip
     if unit != fitted:
-        logger.warning("the fit was on %s, these data are in %s; results may be shifted", fitted, unit)
+        logger.warning(
+            "the fit was on %s, these data are in %s; results may be shifted, by much between pipelines (z-scores within each of "
+            "them can be compared)", fitted, unit,
+        )  # fmt: skip
 
 
 def to_log2(adata: AnnData) -> AnnData:
