@@ -1,9 +1,5 @@
 """Controls of integration: components as they are, batch means taken away, Harmony, and scVI where it is installed."""
 
-import contextlib
-import importlib.util
-import logging
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -16,7 +12,8 @@ from sklearn.decomposition import PCA
 
 from expressor.bench.controls.annotating import log_normalised
 from expressor.bench.controls.harmony import harmonise
-from expressor.core.errors import DataError, MissingExtra, check_choice, check_range
+from expressor.bench.controls.scvi import TRAINING, scvi_tools
+from expressor.core.errors import DataError, check_choice, check_range
 from expressor.core.rng import child_seed, stream
 from expressor.data.keys import BATCH
 
@@ -100,28 +97,12 @@ def components(values: np.ndarray, number: int, seed: int) -> np.ndarray:
 
 
 def _scvi(data: AnnData, batch: str, seed: int) -> np.ndarray:
-    """Return scVI's latent places; its global seeds and log level are put back."""
-    if importlib.util.find_spec("scvi") is None:
-        raise MissingExtra(
-            "scvi-tools is needed to run scVI and is not installed", fix="Install it with: pip install scvi-tools"
-        )
-    import torch
-
-    quiet = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "scvi")]
-    levels, before = [one.level for one in quiet], np.random.get_state()  # noqa: NPY002
-    with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.ExitStack() as undo:
-        warnings.simplefilter("ignore")
-        undo.callback(np.random.set_state, before)
-        for one, level in zip(quiet, levels):
-            undo.callback(one.setLevel, level)
-        scvi = importlib.import_module("scvi")
-        for one in quiet:
-            one.setLevel(logging.ERROR)
-        scvi.settings.seed = child_seed(seed, "scvi") % 2**31
+    """Return scVI's latent places."""
+    with scvi_tools(seed, purpose="run scVI") as scvi:
         cells = AnnData(
             sparse.csr_matrix(data.X), obs=pd.DataFrame({batch: data.obs[batch].astype(str)}), var=data.var[[]]
         )
         scvi.model.SCVI.setup_anndata(cells, batch_key=batch)
         model = scvi.model.SCVI(cells)
-        model.train(accelerator="cpu", enable_progress_bar=False, logger=False, enable_checkpointing=False)
+        model.train(**TRAINING)
         return np.asarray(model.get_latent_representation())

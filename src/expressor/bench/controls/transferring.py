@@ -95,16 +95,13 @@ class Transferred(BaseEstimator):
         The trained network, the cells that it was trained on, the table of orthologs and the names of the species.
     graph
         ``"orthologs"``; ``"one-to-one"``, those without another partner; ``"symbols"``, genes whose symbols are the same in
-        upper case; ``"permuted"``, orthologs with the target's names permuted; ``"random"``, as many edges a gene, drawn anew;
-        ``"dense"``, all pairs of the most variable genes.
+        upper case; ``"permuted"``, orthologs with the target's names permuted; ``"random"``, as many edges a gene, drawn anew.
     retrained
         Train the network anew on the genes that the graph joins.
     scratch
         Use a network that was never trained.
     joint
         Tune the network along with the layer.
-    dense
-        Genes of each species for ``graph="dense"``.
     shots
         Labelled cells a type; with 0 nothing is learnt.
     label, scale, match, random_state, plan
@@ -115,11 +112,10 @@ class Transferred(BaseEstimator):
     source_cells: Any = None
     orthologs: Any = None
     species: tuple[str, str] = ("human", "mouse")
-    graph: Literal["orthologs", "one-to-one", "symbols", "permuted", "random", "dense"] = "orthologs"
+    graph: Literal["orthologs", "one-to-one", "symbols", "permuted", "random"] = "orthologs"
     retrained: bool = False
     scratch: bool = False
     joint: bool = False
-    dense: int = 100
     shots: int = 0
     label: str = CELL_TYPE
     scale: str = "given"
@@ -173,10 +169,6 @@ class Transferred(BaseEstimator):
             # Ends of edges are dealt out anew, so that every gene keeps its number of edges but for pairs that come twice.
             edges["target"] = rng.permutation(edges["target"].to_numpy())
             edges = edges.drop_duplicates(["source", "target"])
-        elif self.graph == "dense":
-            known = np.asarray(self.source_cells.var_names.isin(list(self.source.genes)))
-            rows, columns = most_variable(self.source_cells, self.dense, known), most_variable(train, self.dense)
-            edges = pd.DataFrame({"source": np.repeat(rows, len(columns)), "target": np.tile(columns, len(rows))})
         return edges
 
     def predict_proba(self, data: AnnData) -> pd.DataFrame:
@@ -186,6 +178,80 @@ class Transferred(BaseEstimator):
     def predict(self, data: AnnData) -> pd.DataFrame:
         """Return the most probable type."""
         return pd.DataFrame(self.model_.predict(data))
+
+
+@dataclass(kw_only=True)
+class Dense(BaseEstimator):
+    """A dense layer in front of the source's network: every gene of the source may listen to every gene of the target.
+
+    Target genes are standardised, and the layer's output is brought to the mean and spread of the source's genes, as ``match`` does
+    for orthologs. It starts at 0, all genes at the source's mean: it knows no orthologs.
+
+    Parameters
+    ----------
+    genes
+        Genes of the target, those of largest variance.
+    rate
+        Step size; smaller than that of a layer on edges, because thousands of weights move one gene.
+    source, shots, label, random_state, plan
+        See :class:`Transferred`.
+    """
+
+    source: Any = None
+    shots: int = 0
+    genes: int = 4000
+    rate: float = 1e-4
+    label: str = CELL_TYPE
+    random_state: int = 0
+    plan: Any = None
+
+    def fit(self, train: AnnData) -> Self:
+        """Learn the layer on the labelled cells, the network unchanged."""
+        import torch
+
+        self._genes = most_variable(train, self.genes)
+        x = _values(train, self._genes)
+        self._mean, self._spread = x.mean(axis=0), x.std(axis=0) + 1e-2
+        self._layer = torch.nn.Linear(len(self._genes), len(self.source.genes), bias=False)
+        torch.nn.init.zeros_(self._layer.weight)
+        known = train.obs[self.label].notna().to_numpy()
+        if self.shots == 0 or not known.any():
+            return self
+        codes = pd.Index(self.source.outputs).get_indexer(train.obs.loc[known, self.label].astype(str))
+        weight = 1.0 / np.bincount(codes)[codes]
+        X, y, w = self._scores(x[known]), torch.from_numpy(codes), torch.from_numpy(np.float32(weight / weight.mean()))
+        optimizer = torch.optim.Adam(self._layer.parameters(), lr=self.rate)
+        rng, size = stream(self.random_state, "dense batches"), min(self.plan.batch_size, len(X))
+        for _ in range(self.plan.max_steps):
+            rows = torch.from_numpy(rng.choice(len(X), size, replace=False))
+            optimizer.zero_grad()
+            each = torch.nn.functional.cross_entropy(self._network(X[rows]), y[rows], reduction="none")
+            (each * w[rows]).mean().backward()
+            optimizer.step()
+        return self
+
+    def _scores(self, x: np.ndarray) -> Any:
+        import torch
+
+        return torch.from_numpy(np.clip((x - self._mean) / self._spread, -_REACH, _REACH))
+
+    def _network(self, scores: Any) -> Any:
+        import torch
+
+        mean, spread = (torch.from_numpy(np.float32(one)) for one in (self.source.mean, self.source.spread))
+        return self.source.network(mean + spread * self._layer(scores))
+
+    def predict_proba(self, data: AnnData) -> pd.DataFrame:
+        """Return the probability of each type, (cell, class)."""
+        import torch
+
+        with torch.no_grad():
+            found = torch.softmax(self._network(self._scores(_values(data, self._genes))), dim=1).numpy()
+        return pd.DataFrame(found, index=data.obs_names, columns=list(self.source.outputs))
+
+    def predict(self, data: AnnData) -> pd.DataFrame:
+        """Return the most probable type."""
+        return most_likely(self.predict_proba(data), self.label)
 
 
 @dataclass(kw_only=True)

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from expressor import datasets
 from expressor.bench.cohorts import METRICS, Statistic, hide, mean_statistic, summarise_patients
-from expressor.bench.controls.transferring import TargetAlone, Transferred, most_variable, train_source
+from expressor.bench.controls.label_transfer import COUNTS, LabelTransfer
+from expressor.bench.controls.transferring import Dense, TargetAlone, Transferred, most_variable, train_source
 from expressor.bench.labels import balanced_draws, f1_draws, predict_labels, score_labels
 from expressor.bench.store import Cell
 from expressor.bench.task import Fold, Method, Protocol, Task
@@ -83,15 +85,16 @@ class Transfer(Task):
     metrics = (*METRICS, "classification")
 
     def controls(self, protocol: Protocol) -> tuple[Method, ...]:
-        """Return what uses fewer orthologs, wrong ones or none, what tunes more, and models of the target alone."""
+        """Return what uses fewer orthologs, wrong ones or none, what tunes more, scANVI, and models of the target alone."""
 
         def same(name: str, title: str, kind: str = "rival", **parameters: Any) -> Method:
             return Method(name, title, kind, Transferred, parameters, wraps="tron")  # type: ignore[arg-type]
 
+        scanvi = Method("scanvi", "scANVI on one-to-one orthologs", "rival", LabelTransfer)
         return (
             same("permuted", "permuted orthologs", "control", graph="permuted"),
             same("random", "random edges, same degrees", "control", graph="random"),
-            same("dense", "dense layer, 100 x 100 genes", graph="dense", retrained=True),
+            Method("dense", "dense layer, 4,000 x 4,000 genes", "rival", Dense),
             same("symbols", "same symbols, network retrained on these genes", graph="symbols", retrained=True),
             same(
                 "one-to-one",
@@ -103,12 +106,13 @@ class Transfer(Task):
             same("tron-retrained", "TRON, network retrained on genes with an ortholog", "model", retrained=True),
             same("tron-joint", "TRON, network fine-tuned along", "model", joint=True),
             same("scratch", "TRON's layer, network from scratch", scratch=True),
+            *([] if protocol.name == "simulated" else [scanvi]),
             Method("logistic", "logistic regression on the target alone", "rival", TargetAlone, seeded=False),
             Method("ridge", "ridge on the target alone", "rival", TargetAlone, {"head": "ridge"}, seeded=False),
         )
 
     def load(self, protocol: Protocol) -> dict[str, AnnData]:
-        """Return log expression of the cells of both species, of the types that both have."""
+        """Return log expression and counts of the cells of both species, of the types that both have."""
         settings = dict(protocol.data)
         names = [settings.pop("source"), settings.pop("target")]
         if names[0] == SPECIES[0]:
@@ -123,13 +127,10 @@ class Transfer(Task):
         found = {}
         for name, one in zip(("source", "target"), cells):
             part = take(one, one.obs[LABEL].isin(types).to_numpy())
-            obs = part.obs[[LABEL, DONOR]].astype(str)
             found[name] = AnnData(
-                expression_sparse(part, scale="log1p_cp10k"),
-                obs=obs,
-                var=pd.DataFrame(index=part.var_names),
-                uns={UNIT: LOG1P},
-            )
+                expression_sparse(part, scale="log1p_cp10k"), layers={COUNTS: sparse.csr_matrix(part.X, dtype=np.float32)},
+                obs=part.obs[[LABEL, DONOR]].astype(str), var=pd.DataFrame(index=part.var_names), uns={UNIT: LOG1P},
+            )  # fmt: skip
         return found
 
     def fingerprint(self, data: dict[str, AnnData]) -> str:
@@ -152,8 +153,10 @@ class Transfer(Task):
         return folds
 
     def blind(self, test: AnnData) -> AnnData:
-        """Return expression and donors, without types."""
-        return hide(test, columns=(DONOR,))
+        """Return expression, counts and donors, without types."""
+        hidden = hide(test, columns=(DONOR,))
+        hidden.layers[COUNTS] = test.layers[COUNTS]
+        return hidden
 
     def context(self, protocol: Protocol, fold: Fold, variant: str, seed: int) -> dict[str, Any]:
         """Return the source's network and cells, the orthologs, how many cells are labelled, and how to train."""
@@ -207,7 +210,9 @@ def _label_few(train: AnnData, shots: int, rng: np.random.Generator) -> AnnData:
         rows = order[labels[order] == one]
         kept[rng.permutation(rows)[:shots]] = True
     obs = train.obs.assign(**{LABEL: pd.Series(labels, index=train.obs_names, dtype=object).where(kept)})
-    return AnnData(train.X, obs=obs, var=train.var, uns=dict(train.uns))  # the matrix is shared
+    return AnnData(
+        train.X, obs=obs, var=train.var, uns=dict(train.uns), layers=dict(train.layers)
+    )  # matrices are shared
 
 
 def _statistics(cells: Sequence[Cell]) -> list[Statistic]:
