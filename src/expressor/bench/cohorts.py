@@ -29,7 +29,7 @@ from expressor.datasets import (
     tcga_toil4,
 )
 from expressor.datasets.dataset import take
-from expressor.metrics.bootstrap import Interval
+from expressor.metrics.bootstrap import Interval, cluster_interval, paired_interval
 from expressor.metrics.catalogue import record
 from expressor.metrics.patients import bootstrap_weights, interval_of, paired_difference
 
@@ -206,6 +206,56 @@ def summarise_patients(
     for reference in references:
         rows += _differences(drawn, by_name, reference, headline)
     return pd.DataFrame(rows).fillna({"reference": "", "reference_of": ""})
+
+
+def summarise_clusters(
+    cells: Iterable[Cell],
+    methods: Sequence[Method],
+    *,
+    values: Callable[[Sequence[Cell]], Mapping[str, pd.Series]],
+    metric: str,
+    level: str,
+    references: Sequence[str],
+) -> pd.DataFrame:
+    """Return tidy results of one metric as a mean over few clusters, such as donors, with an interval over these.
+
+    What :func:`summarise_patients` says of the observations inside, this says of another cluster. A bootstrap of few covers too
+    little: the interval is Student's t (see :mod:`expressor.metrics.bootstrap`).
+
+    Parameters
+    ----------
+    cells
+        Of all methods, folds and seeds; those of methods that were refused somewhere are left out.
+    methods
+        In the order of the table.
+    values
+        From the cells of one method to the metric in each cluster, by setting.
+    metric
+        Name of its record.
+    level
+        What the clusters are.
+    references
+        Methods that every other is compared with, cluster by cluster.
+    """
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.key.method, cell.key.variant), []).append(cell)
+    by_name = {one.name: one for one in methods}
+    found = {key: values(own) for key, own in groups.items() if all(cell.status == "measured" for cell in own)}
+    rows = []
+    for (name, variant), settings in found.items():
+        about = _about(by_name[name], variant)
+        for setting, own in settings.items():
+            interval = cluster_interval(own, design="t", rng=stream(0, "clusters"))
+            rows.append(about | _row(setting, metric, interval) | {"level": level, "unit": level, "n": len(own)})
+            for reference in references:
+                other = found.get((reference, variant), {}).get(setting)
+                if name == reference or other is None:
+                    continue
+                both = paired_interval(own, other.reindex(own.index), design="t", rng=stream(0, "clusters"))
+                rows.append(about | _row(setting, metric, both, paired=True) | {
+                    "level": level, "unit": level, "n": len(own), "reference": reference, "reference_of": reference})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _weights(patients: np.ndarray, n_draws: int) -> np.ndarray:

@@ -15,6 +15,8 @@ INTERVALS = {"annotation": ("accuracy", "macro_f1"), "integration": ("integratio
 """What is shown with intervals, where it is not the headline metric alone; by task."""
 UNITS = {"annotation": "cells", "clustering": "cells", "integration": "cells", "transfer": "cells", "brain": "groups"}
 """What is resampled, where it is not patients; by task."""
+CLUSTERS = ("donors",)
+"""Levels of rows that say of whole clusters what the others say of what is inside them."""
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
 NOMINAL = {
     "restoration_coverage": "→0.9",
@@ -40,7 +42,8 @@ def cohort_table(results: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     str
         The headline metric with intervals, the other metrics, paired differences, seconds, refusals, and how intervals were made.
     """
-    first = results.iloc[0]
+    whole, first = results, results.iloc[0]
+    results = whole[~whole["level"].isin(CLUSTERS)]
     measured = results[results["status"] == "measured"]
     plain = measured[(measured["reference"] == "") & ~measured["metric"].str.startswith("fitted:")]
     names = list(dict.fromkeys(plain["metric"]))
@@ -58,7 +61,9 @@ def cohort_table(results: pd.DataFrame, notes: Sequence[str] = ()) -> str:
         parts.append(_beside(plain, rest))
     else:
         parts += [_metric(results, plain, name, intervals=False) for name in rest]
-    parts += [_paired(measured, UNITS.get(task, "patients")), _seconds(measured), _refused(results),
+    parts.append(_paired(measured, UNITS.get(task, "patients")))
+    parts += [_clusters(whole[whole["level"] == one], one) for one in CLUSTERS]
+    parts += [_seconds(measured), _refused(results),
               _remarks(results, plain, notes, UNITS.get(task, "patients"))]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -84,10 +89,10 @@ def _metric(results: pd.DataFrame, plain: pd.DataFrame, name: str, *, intervals:
     return above + _grid(["method", "kind", *heads], lines)
 
 
-def _cell(row: Any, intervals: bool) -> str:
-    text = _number(row["value"])
+def _cell(row: Any, intervals: bool, *, sign: bool = False) -> str:
+    text = _number(row["value"], sign=sign)
     if intervals and np.isfinite(row["low"]):
-        text += f" [{_number(row['low'])}, {_number(row['high'])}]"
+        text += f" [{_number(row['low'], sign=sign)}, {_number(row['high'], sign=sign)}]"
     return text
 
 
@@ -114,15 +119,45 @@ def _paired(measured: pd.DataFrame, unit: str) -> str:
         lines = []
         for title, rows in own.groupby("title", sort=False):
             cells = rows.set_index("section")
-            lines.append([str(title), *[
-                f"{_number(cells.loc[one, 'value'], sign=True)} [{_number(cells.loc[one, 'low'], sign=True)}, "
-                f"{_number(cells.loc[one, 'high'], sign=True)}]" if one in cells.index else "–" for one in settings
-            ]])  # fmt: skip
+            lines.append(
+                [
+                    str(title),
+                    *[_cell(cells.loc[one], True, sign=True) if one in cells.index else "–" for one in settings],
+                ]
+            )
         heads = ["difference"] if settings == ["all"] else [str(one) for one in settings]
         parts.append(
             f"### {record(str(metric)).title}: difference from {titles.get(str(reference), reference)}, on the same "
             f"{unit}\n\n{_grid(['method', *heads], lines)}"
         )
+    return "\n\n".join(parts)
+
+
+def _clusters(rows: pd.DataFrame, level: str) -> str:
+    """Return the means over clusters, and the differences from each reference."""
+    if not len(rows):
+        return ""
+    titles, number = rows.drop_duplicates("method").set_index("method")["title"], int(rows["n_clusters"].max())
+    parts = []
+    for (metric, reference), own in rows.groupby(["metric", "reference"], sort=False):
+        settings = list(dict.fromkeys(own["section"]))
+        lines = []
+        for title, mine in own.groupby("title", sort=False):
+            cells = mine.set_index("section")
+            signed = bool(reference)
+            lines.append(
+                [
+                    str(title),
+                    *[_cell(cells.loc[one], True, sign=signed) if one in cells.index else "–" for one in settings],
+                ]
+            )
+        what = f": difference from {titles.get(str(reference), reference)}" if reference else ""
+        parts.append(
+            f"### {_title(str(metric))}, mean of {number} {level}{what}\n\n{_grid(['method', *settings], lines)}"
+        )
+    parts[0] += f"\n\nIn brackets: Student's t over {number} {level}, each a value of its own" + (
+        "; with two of them the interval says next to nothing." if number == 2 else "."
+    )
     return "\n\n".join(parts)
 
 

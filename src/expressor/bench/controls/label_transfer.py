@@ -61,22 +61,23 @@ class LabelTransfer(BaseEstimator):
         both = anndata.concat(
             [self._cells(own, self._pairs.index, self.species[0]), self._cells(train, self._pairs, self.species[1])]
         )
+        first = self._unlabelled(both)
         with scvi_tools(self.random_state, purpose="run scANVI") as scvi:
-            first = self._scvi(scvi, both)
             first.adata.obs[_TYPE] = both.obs[_TYPE].to_numpy()
             self.model_ = scvi.model.SCANVI.from_scvi_model(first, _NONE, labels_key=_TYPE)
             self.model_.train(max_epochs=self.epochs[1], n_samples_per_label=100, **TRAINING)
         return self
 
-    def _scvi(self, scvi: Any, both: AnnData) -> Any:
+    def _unlabelled(self, both: AnnData) -> Any:
+        """Return scVI of these cells, which knows no labels: the last one trained is kept for other numbers of them."""
         key = (*both.obs_names, *both.var_names, self.random_state, *self.epochs)
         if key not in _TRAINED:
-            _TRAINED.clear()  # the last is asked for again, and earlier ones are not
-            cells = AnnData(both.X, obs=both.obs[[_SPECIES]].copy(), var=both.var)
-            scvi.model.SCVI.setup_anndata(cells, batch_key=_SPECIES)
-            model = scvi.model.SCVI(cells, **_LATENT)
-            model.train(max_epochs=self.epochs[0], **TRAINING)
-            _TRAINED[key] = model
+            _TRAINED.clear()
+            with scvi_tools(self.random_state, purpose="run scANVI") as scvi:
+                cells = AnnData(both.X, obs=both.obs[[_SPECIES]].copy(), var=both.var)
+                scvi.model.SCVI.setup_anndata(cells, batch_key=_SPECIES)
+                _TRAINED[key] = scvi.model.SCVI(cells, **_LATENT)
+                _TRAINED[key].train(max_epochs=self.epochs[0], **TRAINING)
         return _TRAINED[key]
 
     def _one_to_one(self, train: AnnData) -> pd.Series:
