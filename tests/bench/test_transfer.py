@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import t as student
 
 from expressor import bench
-from expressor.bench.controls.label_transfer import LabelTransfer
+from expressor.bench.controls.label_transfer import LabelTransfer, batch_size
 from expressor.bench.controls.transferring import Dense, Transferred
 from expressor.bench.task import find_task
 from expressor.core.errors import DataError, MissingExtra
@@ -164,6 +164,13 @@ def test_scanvi_sees_one_to_one_orthologs_and_no_type_of_the_judged(folds, monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="scvi-tools is needed to run scANVI and is not installed"):
         model.fit(fold.train)
+
+
+def test_no_batch_is_of_one_cell() -> None:
+    assert batch_size(1280, 256) == 128
+    assert batch_size(1281, 256) == 127  # 1281 = 10 x 128 + 1
+    assert batch_size(1281, 127 * 3 + 1) == 126
+    assert all(n % batch_size(n, m) != 1 != m % batch_size(n, m) for n in range(2, 400, 7) for m in range(2, 300, 11))
 
 
 @pytest.mark.slow

@@ -236,7 +236,10 @@ class Orthologs:
             )
         for i in (0, 1):
             if strange[i] or not own[i]:
-                looks = self.species[1 - i] if strange[i] else guess_species(genes[i]) or "unknown to the table"
+                guess = guess_species(genes[i])
+                # Capitals alone look human; none of them being known says that they are not.
+                looks = self.species[1 - i] if strange[i] else guess if guess != self.species[i] else ""
+                looks = looks or "unknown to the table"
                 raise DataError(
                     f"wrong species: the genes given as {self.species[i]} are {looks}",
                     expected=f"names of {self.species[i]} such as {', '.join(sides[i].examples)}",

@@ -23,6 +23,7 @@ COUNTS = "counts"
 
 _SPECIES, _TYPE, _NONE = "species", "type", "none"
 _LATENT = {"n_layers": 2, "n_latent": 30, "gene_likelihood": "nb"}
+_A_LABEL = 100  # cells of a type that an epoch of scANVI shows with their label
 _TRAINED: dict[tuple[Any, ...], Any] = {}
 
 
@@ -65,7 +66,11 @@ class LabelTransfer(BaseEstimator):
         with scvi_tools(self.random_state, purpose="run scANVI") as scvi:
             first.adata.obs[_TYPE] = both.obs[_TYPE].to_numpy()
             self.model_ = scvi.model.SCANVI.from_scvi_model(first, _NONE, labels_key=_TYPE)
-            self.model_.train(max_epochs=self.epochs[1], n_samples_per_label=100, **TRAINING)
+            known = both.obs.loc[both.obs[_TYPE] != _NONE, _TYPE].value_counts().clip(upper=_A_LABEL)
+            self.model_.train(
+                max_epochs=self.epochs[1], n_samples_per_label=_A_LABEL, train_size=1.0,
+                batch_size=batch_size(both.n_obs, int(known.sum())), **TRAINING,
+            )  # fmt: skip
         return self
 
     def _unlabelled(self, both: AnnData) -> Any:
@@ -77,7 +82,9 @@ class LabelTransfer(BaseEstimator):
                 cells = AnnData(both.X, obs=both.obs[[_SPECIES]].copy(), var=both.var)
                 scvi.model.SCVI.setup_anndata(cells, batch_key=_SPECIES)
                 _TRAINED[key] = scvi.model.SCVI(cells, **_LATENT)
-                _TRAINED[key].train(max_epochs=self.epochs[0], **TRAINING)
+                _TRAINED[key].train(
+                    max_epochs=self.epochs[0], train_size=1.0, batch_size=batch_size(cells.n_obs), **TRAINING
+                )
         return _TRAINED[key]
 
     def _one_to_one(self, train: AnnData) -> pd.Series:
@@ -111,3 +118,8 @@ class LabelTransfer(BaseEstimator):
     def predict(self, data: AnnData) -> pd.DataFrame:
         """Return the most probable type."""
         return most_likely(self.predict_proba(data), self.label)
+
+
+def batch_size(*numbers: int, most: int = 128) -> int:
+    """Return the largest size of batches, up to ``most``, that leaves no last batch of one cell, whose norm is not defined."""
+    return next(size for size in range(most, 1, -1) if all(number % size != 1 for number in numbers))

@@ -59,9 +59,12 @@ class TRON(Estimator, Predicts, Survives):
     mode
         ``"zero-shot"``: weights at their start, no label is used; ``"conversion"``: the layer is learnt, the source stays;
         ``"joint"``: the source's network is fine-tuned along.
-    label, time, event
-        Columns of ``obs`` with classes, or with times and events where the source gives a risk. Where it gives numbers, the
-        columns are named as its outputs. Observations with a gap are not labelled.
+    label
+        Column of ``obs`` with classes; a gap is no label. Where the source gives numbers, the columns are named as its outputs.
+    time
+        Column of ``obs`` with times to event or censoring, where the source gives a risk; a gap is no outcome.
+    event
+        Column of ``obs`` that says whether the time ended with the event.
     edges
         ``"all"`` pairs of orthologs, or ``"one-to-one"`` alone.
     weighted
@@ -74,8 +77,10 @@ class TRON(Estimator, Predicts, Survives):
         ``"mean"``, the source's mean.
     non_negative
         Keep every weight at 0 or above.
-    pull, l1
-        Strengths of the pull to the start and of the lasso on the weights, >= 0.
+    pull
+        Strength of the pull of the weights to their start, >= 0.
+    l1
+        Strength of the lasso on the weights, >= 0.
     balanced
         Whether every class counts the same.
     network_rate
