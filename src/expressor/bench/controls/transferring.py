@@ -102,6 +102,8 @@ class Transferred(BaseEstimator):
         Use a network that was never trained.
     joint
         Tune the network along with the layer.
+    self_training
+        Unlabelled cells of each type that teach along.
     shots
         Labelled cells a type; with 0 nothing is learnt.
     label, scale, match, random_state, plan
@@ -116,6 +118,7 @@ class Transferred(BaseEstimator):
     retrained: bool = False
     scratch: bool = False
     joint: bool = False
+    self_training: int = 0
     shots: int = 0
     label: str = CELL_TYPE
     scale: str = "given"
@@ -132,12 +135,18 @@ class Transferred(BaseEstimator):
         joined = set(edges["source"])
         genes = [one for one in self.source.genes if one in joined or not self.retrained]
         source = self._train(genes) if self.retrained or self.scratch else self.source
-        mode = "zero-shot" if self.shots == 0 else "joint" if self.joint or self.scratch else "conversion"
+        mode = (
+            "zero-shot"
+            if self.shots == 0 and not self.self_training
+            else "joint"
+            if self.joint or self.scratch
+            else "conversion"
+        )
         # A network that knows nothing is trained at the layer's own rate.
         options = {"network_rate": 1.0} if self.scratch else {}
         self.model_ = registry.load("tron")(
             source=source, orthologs=table, species=self.species, label=self.label, scale=self.scale, match=self.match, mode=mode,
-            random_state=self.random_state, plan=self.plan, **options,
+            self_training=self.self_training, random_state=self.random_state, plan=self.plan, **options,
         ).fit(train)  # fmt: skip
         self.n_edges_ = len(self.model_.edges_)
         return self

@@ -112,6 +112,12 @@ def convert(layer: MaskedLinear, x: np.ndarray) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty((0, layer.shape[0]), dtype=np.float32)
 
 
+def answer(layer: MaskedLinear, model: ExpressionModel, x: np.ndarray) -> np.ndarray:
+    """Return what the model makes of converted expression, float64 (obs, output), some observations at a time."""
+    parts = [model.predict(convert(layer, x[i : i + _ROWS])) for i in range(0, len(x), _ROWS)]
+    return np.concatenate(parts) if parts else np.empty((0, len(model.outputs)))
+
+
 def steepness(model: ExpressionModel, converted: np.ndarray) -> np.ndarray | None:
     """Return the gradient of each observation's largest output by the converted genes, (obs, source gene); None if none is."""
     if model.network is None:

@@ -25,7 +25,7 @@ from expressor.genes.vocab import GeneVocab
 from expressor.nn.masked_linear import LOST
 from expressor.systems.tron import conversion, families
 from expressor.systems.tron.judging import judge
-from expressor.systems.tron.learning import Labelled, learn, learn_curves
+from expressor.systems.tron.learning import Labelled, class_targets, learn, learn_curves, surest
 from expressor.systems.tron.source import describe_source, read_source
 from expressor.train.plan import TrainPlan
 
@@ -83,6 +83,9 @@ class TRON(Estimator, Predicts, Survives):
         Strength of the lasso on the weights, >= 0.
     balanced
         Whether every class counts the same.
+    self_training
+        Unlabelled observations of each class that teach along, >= 0: those that a first fit of the layer alone, or its start where
+        nothing is labelled, is surest of. For classes; with ``mode="joint"`` they need no label beside them.
     network_rate
         Step size of the source's network over that of the layer, in (0, 1]; with ``mode="joint"``.
     random_state
@@ -101,7 +104,9 @@ class TRON(Estimator, Predicts, Survives):
     report_
         How many genes of both species were matched, split, merged and lost.
     n_labelled_
-        Observations that taught the layer.
+        Labelled observations that taught the layer.
+    n_named_
+        Unlabelled ones that did; see ``self_training``.
     survives_
         Whether the source gives a risk.
     """
@@ -122,6 +127,7 @@ class TRON(Estimator, Predicts, Survives):
     pull: float = 1e-3
     l1: float = 0.0
     balanced: bool = True
+    self_training: int = 0
     network_rate: float = 0.1
     random_state: int = 0
     plan: TrainPlan = dataclasses.field(
@@ -141,6 +147,7 @@ class TRON(Estimator, Predicts, Survives):
         check_choice(self.scale, (*fields.SCALES, "given"), name="scale")
         check_range(self.pull, name="pull", low=0)
         check_range(self.l1, name="l1", low=0)
+        check_range(self.self_training, name="self_training", low=0, integer=True)
         check_range(self.network_rate, name="network_rate", low=0, high=1, open_low=True)
         check_range(self.random_state, name="random_state", low=0, integer=True)
         self.plan.check()
@@ -149,6 +156,10 @@ class TRON(Estimator, Predicts, Survives):
 
     def _fit(self, adata: Any, *, val: Any, resume: Path | None) -> None:
         model = read_source(self.source)
+        if self.self_training and (model.kind != "classes" or self.mode == "zero-shot"):
+            raise DataError("self_training names classes, and learns from them",
+                            expected="a source of classes and a mode that learns", got=f"{model.kind}, mode={self.mode!r}",
+                            fix="Leave self_training at 0.")  # fmt: skip
         if self.mode != "zero-shot" and model.network is None:
             raise DataError(
                 f"nothing can be learnt in front of this source: a {model.name} cannot be differentiated",
@@ -174,7 +185,9 @@ class TRON(Estimator, Predicts, Survives):
             model, x, weighted=self.weighted, match=self.match, lost=self.lost, non_negative=self.non_negative,
             pull=float(self.pull), l1=float(self.l1), frozen=self.mode == "zero-shot",
         )  # fmt: skip
-        self.n_labelled_, self._n_fitted = 0, len(x)
+        self.n_labelled_, self.n_named_, self._n_fitted = int(known.sum()), 0, len(x)
+        if self.self_training:
+            known, targets = self._name_more(x, known, targets)
         if self.mode == "zero-shot":
             self.history_ = pd.DataFrame({"epoch": [0], "steps": [0], "n_labelled": [0]})
         else:
@@ -190,7 +203,6 @@ class TRON(Estimator, Predicts, Survives):
         self.survives_ = kind == "risk"
 
     def _learn(self, adata: Any, given: Labelled, validation: Labelled | None, resume: Path | None) -> None:
-        self.n_labelled_ = len(given[0])
         rate = float(self.network_rate) if self.mode == "joint" else None
         options: dict[str, Any] = {"plan": self.plan, "seed": self.random_state, "network_rate": rate}
         start, source = copy.deepcopy(self._layer), self._model
@@ -198,6 +210,20 @@ class TRON(Estimator, Predicts, Survives):
         if source.kind == "risk":
             hazard = learn_curves(start, source, given, patients_of(adata), **options).hazard
             self._model = dataclasses.replace(self._model, hazard=hazard)
+
+    def _name_more(
+        self, x: np.ndarray, known: np.ndarray, targets: dict[str, torch.Tensor]
+    ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+        """Name the unlabelled observations that a first fit is surest of; return which have a name now, and their labels."""
+        first = copy.deepcopy(self._layer)
+        codes = np.full(len(x), -1, dtype=np.int64)
+        if known.any():
+            codes[known] = targets["y"].numpy()
+            learn(first, self._model, (x[known], targets), plan=self.plan, seed=self.random_state)
+        named = surest(conversion.answer(first.eval(), self._model, x), ~known, self.self_training)
+        codes = np.where(known, codes, named)
+        self.n_named_ = int((named >= 0).sum())
+        return codes >= 0, class_targets(codes[codes >= 0], balanced=self.balanced)
 
     def _validation(self, val: Any, model: ExpressionModel) -> Labelled | None:
         if val is None:
@@ -229,19 +255,22 @@ class TRON(Estimator, Predicts, Survives):
 
     def _targets(self, adata: Any, model: ExpressionModel) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
         """Return which observations are labelled, and their labels as tensors."""
+        nobody: tuple[np.ndarray, dict[str, torch.Tensor]] = np.zeros(adata.n_obs, dtype=bool), {}
         if self.mode == "zero-shot":
-            return np.zeros(adata.n_obs, dtype=bool), {}
+            return nobody
         if model.kind == "risk":
             known = has_outcome(adata, time=self.time, event=self.event)
             outcomes = read_outcomes(adata[known], time=self.time, event=self.event)
             return known, {"time": torch.from_numpy(outcomes.time), "event": torch.from_numpy(outcomes.event)}
         columns = [self.label] if model.kind == "classes" else list(model.outputs)
         absent = [one for one in columns if one not in adata.obs]
-        if absent:
+        if absent and not self.self_training:
             raise DataError(f"obs has no column {absent[0]!r} to learn from", nearest=nearest_names(absent[0], adata.obs.columns),
                             fix="Name it with label=, or use mode='zero-shot'.")  # fmt: skip
-        known = adata.obs[columns].notna().all(axis=1).to_numpy()
+        known = nobody[0] if absent else adata.obs[columns].notna().all(axis=1).to_numpy()
         if not known.any():
+            if self.self_training:
+                return nobody
             raise DataError(f"none of {adata.n_obs} observations has a label in {', '.join(map(repr, columns))}",
                             fix="Label some, or use mode='zero-shot'.")  # fmt: skip
         if model.kind == "values":
@@ -256,11 +285,8 @@ class TRON(Estimator, Predicts, Survives):
                 expected=", ".join(model.outputs[:8]), nearest=nearest_names(strange.iloc[0], model.outputs),
                 fix="Name classes as the source does, and leave the labels of others empty.",
             )  # fmt: skip
-        codes = np.array([model.outputs.index(one) for one in labels])
-        count = np.bincount(codes, minlength=len(model.outputs))
-        weight = 1.0 / count[codes] if self.balanced else np.ones(len(codes))
-        weights = torch.from_numpy((weight / weight.mean()).astype(np.float32))
-        return known, {"y": torch.from_numpy(codes), "weight": weights}
+        codes = np.array([model.outputs.index(one) for one in labels], dtype=np.int64)
+        return known, class_targets(codes, balanced=self.balanced)
 
     # Using -----------------------------------------------------------------------------------------------------------
 
@@ -328,9 +354,7 @@ class TRON(Estimator, Predicts, Survives):
         return pd.DataFrame(values, index=adata.obs_names.copy(), columns=list(self._wiring.source))
 
     def _ask(self, adata: Any) -> pd.DataFrame:
-        x = self._expression(adata)
-        parts = [self._model.predict(conversion.convert(self._layer, x[i : i + 1024])) for i in range(0, len(x), 1024)]
-        values = np.concatenate(parts).astype(np.float32)
+        values = conversion.answer(self._layer, self._model, self._expression(adata)).astype(np.float32)
         return pd.DataFrame(values, index=adata.obs_names.copy(), columns=list(self._model.outputs))
 
     # Reading the map -------------------------------------------------------------------------------------------------
@@ -394,8 +418,8 @@ class TRON(Estimator, Predicts, Survives):
     def _state(self) -> State:
         state = self._model.pack("source")
         wiring = self._wiring
-        state.values |= {"report_": self.report_, "n_labelled_": self.n_labelled_, "n_fitted": self._n_fitted,
-                         "target": list(wiring.target)}  # fmt: skip
+        state.values |= {"report_": self.report_, "n_labelled_": self.n_labelled_, "n_named_": self.n_named_,
+                         "n_fitted": self._n_fitted, "target": list(wiring.target)}  # fmt: skip
         state.arrays |= {"rows": wiring.rows, "columns": wiring.columns, "confidence": wiring.confidence,
                          "target_mean_": self.target_mean_, "edges_": self.edges_}  # fmt: skip
         layer = self._layer.state_dict()
@@ -419,7 +443,7 @@ class TRON(Estimator, Predicts, Survives):
         self._layer = layer.eval()
         self.target_mean_, self.edges_ = arrays["target_mean_"], arrays["edges_"]
         self.report_, self.n_labelled_ = str(state.values["report_"]), int(state.values["n_labelled_"])
-        self._n_fitted = int(state.values["n_fitted"])
+        self.n_named_, self._n_fitted = int(state.values["n_named_"]), int(state.values["n_fitted"])
         self._expose()
         if isinstance(self.source, dict) and self.mode != "joint":
             self.source = self._model  # so that a loaded model can be fitted again
@@ -431,6 +455,10 @@ class TRON(Estimator, Predicts, Survives):
             "joint": f"The layer's weights and the source's were learnt on {self.n_labelled_} labelled observations",
         }[self.mode]
         said = [learnt + "."]
+        if self.n_named_:
+            said.append(
+                f"{self.n_named_} unlabelled ones that a first fit was surest of, {self.self_training} a class, taught along."
+            )
         if self.match != "none":
             what = "means" if self.match == "mean" else "means and spreads"
             said.append(f"Converted genes were brought to the {what} of the source's training data.")

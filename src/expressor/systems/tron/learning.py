@@ -86,6 +86,32 @@ def learn(
     return dataclasses.replace(model, network=module.cpu().network), pd.DataFrame(records).assign(n_labelled=len(x))
 
 
+def class_targets(codes: np.ndarray, *, balanced: bool) -> dict[str, torch.Tensor]:
+    """Return labels ``y`` (obs,) and their ``weight`` in the loss, 1 on the mean: every class the same, or every observation."""
+    weight = 1.0 / np.bincount(codes)[codes] if balanced else np.ones(len(codes))
+    return {"y": torch.from_numpy(codes), "weight": torch.from_numpy((weight / weight.mean()).astype(np.float32))}
+
+
+def surest(probability: np.ndarray, free: np.ndarray, most: int) -> np.ndarray:
+    """Return the class of those observations whose probability is the largest of their class, int64 (obs,), -1 for the others.
+
+    Parameters
+    ----------
+    probability
+        (obs, class).
+    free
+        bool (obs,): which may be named.
+    most
+        How many of each class; an observation counts for its most probable class alone.
+    """
+    likely, sure = probability.argmax(axis=1), probability.max(axis=1)
+    named = np.full(len(probability), -1, dtype=np.int64)
+    for one in range(probability.shape[1]):
+        rows = np.flatnonzero(free & (likely == one))
+        named[rows[np.argsort(-sure[rows], kind="stable")][:most]] = one
+    return named
+
+
 def learn_curves(
     start: MaskedLinear, model: ExpressionModel, given: Labelled, patients: np.ndarray, *, seed: int, **options: Any
 ) -> ExpressionModel:
