@@ -120,7 +120,7 @@ class Transfer(Task):
                 "one-to-one orthologs, network retrained, fine-tuned along and self-trained",
                 graph="one-to-one",
                 retrained=True,
-                **named,
+                **named,  # type: ignore[arg-type]
             ),
             same("scratch", "TRON's layer, network from scratch", scratch=True),
             *([] if protocol.name == "simulated" else [scanvi]),
