@@ -146,6 +146,8 @@ def test_maps_are_written_as_nibabel_reads_them(grid, tmp_path, suffix):
         write_maps(tmp_path / f"two{suffix}", grid, [values[0]], n_maps=2)
     assert not (tmp_path / f"two{suffix}").exists()
     assert not list(tmp_path.glob("*.part"))
+    with pytest.raises(DataError, match="there is no folder .*none to write map.nii into"):
+        write_maps(tmp_path / "none" / "map.nii", grid, [values[0]], n_maps=1)
     with pytest.raises(DataError, match="ends in .nii"):
         write_maps(tmp_path / "map.img", grid, [values[0]], n_maps=1)
 

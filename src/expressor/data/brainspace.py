@@ -61,6 +61,12 @@ class Grid:
         """Return the places of the wanted voxels, float64 (voxel, 3) in mm, in the order of :meth:`fill`."""
         return np.argwhere(self.mask) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
+    def within_brain(self) -> "Grid":
+        """Return the grid without voxels that are more than :data:`MARGIN_MM` outside the template's brain."""
+        mask = self.mask.copy()
+        mask[self.mask] = distance_to_brain(self.points()) <= MARGIN_MM
+        return Grid(mask, self.affine)
+
     def fill(self, values: np.ndarray, *, outside: float = np.nan) -> np.ndarray:
         """Return a volume float32 (x, y, z) with ``values`` (voxel,) in the wanted voxels and ``outside`` elsewhere."""
         if np.shape(values) != (len(self),):
@@ -191,8 +197,9 @@ def check_places(points: np.ndarray, *, where: str = "coordinates", template: bo
         raise DataError(f"{int(bad.sum())} of {len(place)} {where} are NaN or infinite", got=f"the first in row {np.argmax(bad)}",
                         fix="Drop these rows.")  # fmt: skip
     outside = ((place < BOX[0]) | (place > BOX[1])).any(axis=1)
+    expected = ", ".join(f"{axis} {low:g} to {high:g}" for axis, low, high in zip("xyz", *BOX)) + " mm of MNI152"
     if template and not outside.any():
-        outside = distance_to_brain(place) > MARGIN_MM
+        outside, expected = distance_to_brain(place) > MARGIN_MM, "places in the template's brain, in mm of MNI152"
     if not outside.any():
         if len(place) > 2 and np.ptp(place, axis=0).max() < 1:
             raise DataError(f"{where} lie within {np.ptp(place, axis=0).max():.2g} mm", expected="mm of MNI152, a brain's width",
@@ -208,7 +215,7 @@ def check_places(points: np.ndarray, *, where: str = "coordinates", template: bo
     row = int(np.argmax(outside))
     raise DataError(
         f"{int(outside.sum())} of {len(place)} {where} lie outside the brain, by more than {MARGIN_MM:g} mm",
-        expected=", ".join(f"{axis} {low:g} to {high:g}" for axis, low, high in zip("xyz", *BOX)) + " mm of MNI152",
+        expected=expected,
         got=f"({', '.join(f'{one:g}' for one in place[row])}) in row {row}",
         fix="Are they in mm, in MNI152 and not in the donor's own space?",
     )

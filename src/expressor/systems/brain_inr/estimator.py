@@ -267,7 +267,8 @@ class BrainINR(Estimator, Maps):
         genes
             All genes of the fit by default.
         grid
-            Voxels that are wanted (see :func:`expressor.data.brainspace.grid_of`); the template's brain by default.
+            Voxels that are wanted (see :func:`expressor.data.brainspace.grid_of`); the template's brain by default. Those far
+            outside the brain are left NaN.
         resolution
             Side of its voxels in mm.
         what
@@ -277,6 +278,8 @@ class BrainINR(Estimator, Maps):
         check_choice(what, ("value", "uncertainty", "distance"), name="what")
         self._check_brain("NIfTI")
         grid = grid or brain_grid(resolution=resolution)
+        if any("tissue" in one.frame.conditions for one in self._fields):
+            grid = grid.within_brain()
         points = grid.points()
         names = [str(one) for one in (self.genes_in_ if genes is None else genes)]
         self._columns(names)

@@ -216,8 +216,10 @@ class Frame:
         return Query(places, folded, scaled.astype(np.float32), self._conditions(places, given))
 
     def check(self, points: Any) -> np.ndarray:
-        """Return places, or refuse what cannot be places of this space."""
-        return check_places(points) if self.space == SPACE else check_points(points)
+        """Return places, or refuse what cannot be places of this space: of a brain also by the template, where it is in use."""
+        return (
+            check_places(points, template="tissue" in self.conditions) if self.space == SPACE else check_points(points)
+        )
 
     def nearest(self, places: np.ndarray) -> np.ndarray:
         """Return the distance from each place to the nearest sample of the fit, or to its mirror image, (point,)."""

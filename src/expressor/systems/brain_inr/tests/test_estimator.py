@@ -261,6 +261,21 @@ def test_places_that_cannot_be_are_refused(fourier: Any, places: np.ndarray, mes
         fourier.at(places)
 
 
+def test_what_knows_the_template_refuses_corners_of_the_box_around_it(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    pytest.importorskip("nilearn")
+    model = ex.BrainINR(field="idw", folds=0, conditions=("tissue",)).fit(simulate(n=60))
+    with pytest.raises(
+        DataError, match=r"1 of 2 coordinates lie outside the brain.*expected places in the template's brain"
+    ):
+        model.at([[-40.0, -20, 50], [75, 75, 85]])
+    mask = np.zeros((4, 4, 4), dtype=bool)
+    mask[1, 1, 1] = mask[3, 3, 3] = True
+    grid = Grid(mask, np.array([[40.0, 0, 0, -40], [0, 40.0, 0, -40], [0, 0, 40.0, -40], [0, 0, 0, 1]]))
+    made = nibabel.load(model.to_nifti(tmp_path / "map.nii", ["GENE001"], grid=grid)).get_fdata()
+    assert np.argwhere(np.isfinite(made)).tolist() == [[1, 1, 1]]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
