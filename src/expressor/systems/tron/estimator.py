@@ -8,13 +8,11 @@ from typing import Any, Literal, final
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 
-from expressor.core.errors import DataError, check_choice, check_range, nearest_names
+from expressor.core.errors import DataError, check_choice, check_range
 from expressor.core.log import logger
 from expressor.data import fields, keys
-from expressor.data.outcomes import has_outcome, read_outcomes
 from expressor.data.profiles import check_scale_of_use, profiles
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.expression_models import ExpressionModel
@@ -25,7 +23,8 @@ from expressor.genes.vocab import GeneVocab
 from expressor.nn.masked_linear import LOST
 from expressor.systems.tron import conversion, families
 from expressor.systems.tron.judging import judge
-from expressor.systems.tron.learning import Labelled, class_targets, learn, learn_curves, surest
+from expressor.systems.tron.labels import Labelled, Targets, class_targets, read_targets, surest
+from expressor.systems.tron.learning import learn, learn_curves
 from expressor.systems.tron.source import describe_source, read_source
 from expressor.train.plan import TrainPlan
 
@@ -211,9 +210,7 @@ class TRON(Estimator, Predicts, Survives):
             hazard = learn_curves(start, source, given, patients_of(adata), **options).hazard
             self._model = dataclasses.replace(self._model, hazard=hazard)
 
-    def _name_more(
-        self, x: np.ndarray, known: np.ndarray, targets: dict[str, torch.Tensor]
-    ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+    def _name_more(self, x: np.ndarray, known: np.ndarray, targets: Targets) -> tuple[np.ndarray, Targets]:
         """Name the unlabelled observations that a first fit is surest of; return which have a name now, and their labels."""
         first = copy.deepcopy(self._layer)
         codes = np.full(len(x), -1, dtype=np.int64)
@@ -253,40 +250,12 @@ class TRON(Estimator, Predicts, Survives):
         x[:, found.index >= 0] = part
         return x
 
-    def _targets(self, adata: Any, model: ExpressionModel) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-        """Return which observations are labelled, and their labels as tensors."""
-        nobody: tuple[np.ndarray, dict[str, torch.Tensor]] = np.zeros(adata.n_obs, dtype=bool), {}
+    def _targets(self, adata: Any, model: ExpressionModel) -> tuple[np.ndarray, Targets]:
         if self.mode == "zero-shot":
-            return nobody
-        if model.kind == "risk":
-            known = has_outcome(adata, time=self.time, event=self.event)
-            outcomes = read_outcomes(adata[known], time=self.time, event=self.event)
-            return known, {"time": torch.from_numpy(outcomes.time), "event": torch.from_numpy(outcomes.event)}
-        columns = [self.label] if model.kind == "classes" else list(model.outputs)
-        absent = [one for one in columns if one not in adata.obs]
-        if absent and not self.self_training:
-            raise DataError(f"obs has no column {absent[0]!r} to learn from", nearest=nearest_names(absent[0], adata.obs.columns),
-                            fix="Name it with label=, or use mode='zero-shot'.")  # fmt: skip
-        known = nobody[0] if absent else adata.obs[columns].notna().all(axis=1).to_numpy()
-        if not known.any():
-            if self.self_training:
-                return nobody
-            raise DataError(f"none of {adata.n_obs} observations has a label in {', '.join(map(repr, columns))}",
-                            fix="Label some, or use mode='zero-shot'.")  # fmt: skip
-        if model.kind == "values":
-            values = adata.obs.loc[known, columns].to_numpy(dtype=np.float32)
-            return known, {"y": torch.from_numpy(values)}
-        labels = adata.obs.loc[known, self.label].astype(str)
-        strange = labels[~labels.isin(model.outputs)]
-        if len(strange):
-            raise DataError(
-                f"{len(strange)} of {len(labels)} labelled observations are of {strange.nunique()} classes that the source does "
-                f"not know, such as {strange.iloc[0]!r}",
-                expected=", ".join(model.outputs[:8]), nearest=nearest_names(strange.iloc[0], model.outputs),
-                fix="Name classes as the source does, and leave the labels of others empty.",
-            )  # fmt: skip
-        codes = np.array([model.outputs.index(one) for one in labels], dtype=np.int64)
-        return known, class_targets(codes, balanced=self.balanced)
+            return np.zeros(adata.n_obs, dtype=bool), {}
+        return read_targets(
+            adata, model, label=self.label, time=self.time, event=self.event, balanced=self.balanced, needed=not self.self_training
+        )  # fmt: skip
 
     # Using -----------------------------------------------------------------------------------------------------------
 
@@ -443,7 +412,7 @@ class TRON(Estimator, Predicts, Survives):
         self._layer = layer.eval()
         self.target_mean_, self.edges_ = arrays["target_mean_"], arrays["edges_"]
         self.report_, self.n_labelled_ = str(state.values["report_"]), int(state.values["n_labelled_"])
-        self.n_named_, self._n_fitted = int(state.values["n_named_"]), int(state.values["n_fitted"])
+        self.n_named_, self._n_fitted = int(state.values.get("n_named_", 0)), int(state.values["n_fitted"])
         self._expose()
         if isinstance(self.source, dict) and self.mode != "joint":
             self.source = self._model  # so that a loaded model can be fitted again

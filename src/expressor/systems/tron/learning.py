@@ -15,13 +15,12 @@ from expressor.estimator.expression_models import ExpressionModel
 from expressor.estimator.inner import inner_folds
 from expressor.nn.cox import calibrate_risk
 from expressor.nn.masked_linear import MaskedLinear
+from expressor.systems.tron.labels import Labelled
 from expressor.systems.tron.network import Batches, Transfer, transfer_loss
 from expressor.train import loop
 from expressor.train.plan import TrainPlan
 
 _FOLDS = 3  # for survival curves
-Labelled = tuple[np.ndarray, dict[str, torch.Tensor]]
-"""Expression of labelled observations (obs, target gene), and their labels by name."""
 
 
 def learn(
@@ -84,32 +83,6 @@ def learn(
     # A fit that was stopped inside its first epoch has no record of one.
     records = outcome.records or [{"epoch": 0, "steps": outcome.steps}]
     return dataclasses.replace(model, network=module.cpu().network), pd.DataFrame(records).assign(n_labelled=len(x))
-
-
-def class_targets(codes: np.ndarray, *, balanced: bool) -> dict[str, torch.Tensor]:
-    """Return labels ``y`` (obs,) and their ``weight`` in the loss, 1 on the mean: every class the same, or every observation."""
-    weight = 1.0 / np.bincount(codes)[codes] if balanced else np.ones(len(codes))
-    return {"y": torch.from_numpy(codes), "weight": torch.from_numpy((weight / weight.mean()).astype(np.float32))}
-
-
-def surest(probability: np.ndarray, free: np.ndarray, most: int) -> np.ndarray:
-    """Return the class of those observations whose probability is the largest of their class, int64 (obs,), -1 for the others.
-
-    Parameters
-    ----------
-    probability
-        (obs, class).
-    free
-        bool (obs,): which may be named.
-    most
-        How many of each class; an observation counts for its most probable class alone.
-    """
-    likely, sure = probability.argmax(axis=1), probability.max(axis=1)
-    named = np.full(len(probability), -1, dtype=np.int64)
-    for one in range(probability.shape[1]):
-        rows = np.flatnonzero(free & (likely == one))
-        named[rows[np.argsort(-sure[rows], kind="stable")][:most]] = one
-    return named
 
 
 def learn_curves(

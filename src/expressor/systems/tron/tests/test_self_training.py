@@ -10,7 +10,7 @@ from expressor.data.fields import expression
 from expressor.datasets.species import simulate_species
 from expressor.estimator.expression_models import expression_model
 from expressor.systems.tron import TRON
-from expressor.systems.tron.learning import surest
+from expressor.systems.tron.labels import surest
 from expressor.train.plan import TrainPlan
 
 PLAN = TrainPlan(lr=2e-2, weight_decay=0.0, batch_size=64, epochs=30)
