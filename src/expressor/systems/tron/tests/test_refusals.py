@@ -45,6 +45,10 @@ def test_swapped_direction() -> None:
 def test_wrong_species() -> None:
     with pytest.raises(DataError, match="wrong species: the genes given as mouse are human"):
         TRON(source=net(HUMAN)).fit(named(HUMAN))
+    with pytest.raises(
+        DataError, match="the genes given as human are unknown to the table.*got 0 of 2 known as human and 0 as mouse"
+    ):
+        TRON(source=net(["FAKE1", "FAKE2"])).fit(named(MOUSE))
     with pytest.raises(DataError, match="does not join human and rat"):
         TRON(source=net(HUMAN), species=("human", "rat")).fit(named(MOUSE))
 

@@ -20,7 +20,7 @@ from expressor.nn.cox import calibrate_risk
 from expressor.systems.tron import TRON
 from expressor.train.plan import TrainPlan
 
-QUICK = TrainPlan(lr=1e-2, weight_decay=0.0, epochs=30)
+QUICK = TrainPlan(lr=1e-2, weight_decay=0.0, epochs=15)
 LEVEL = {"T1": -1.5, "T2": -0.5, "T3": 0.5, "T4": 1.5}
 
 
