@@ -18,7 +18,7 @@ from expressor.core.optional import need
 from expressor.core.rng import child_seed, stream
 from expressor.data.keys import CANCER_TYPE
 from expressor.data.outcomes import read_labels
-from expressor.estimator.inner import inner_folds
+from expressor.estimator.inner import choose_setting
 from expressor.estimator.labelling import most_likely
 
 
@@ -195,7 +195,6 @@ class BoostedLabels(LabellingControl):
 
 STRENGTHS = (0.003, 0.03, 0.3, 3.0, 30.0)
 NEIGHBOURS = (30, 15, 10, 5)
-_DOUBT = 0.01  # of the probability goes to all classes alike, so that one sure mistake does not decide
 
 
 @dataclass(kw_only=True)
@@ -213,19 +212,9 @@ class TunedLabels(LabellingControl):
 
     def _learn(self, x: np.ndarray, y: np.ndarray) -> None:
         check_choice(self.kind, ("linear", "nearest"), name="kind")
-        fold = inner_folds(np.arange(len(y)), y, folds=3, seed=self.random_state)
         settings = STRENGTHS if self.kind == "linear" else NEIGHBOURS
-        losses = [np.mean([self._loss(one, x, y, fold == part) for part in range(3)]) for one in settings]
-        self.setting_ = settings[int(np.argmin(losses))]
+        self.setting_ = choose_setting(settings, self._fitted, x, y, seed=self.random_state)
         self.model_ = self._fitted(self.setting_, x, y)
-
-    def _loss(self, setting: float, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> float:
-        if len(np.unique(y[~out])) < 2:
-            return 0.0
-        model = self._fitted(setting, x[~out], y[~out])
-        p = np.zeros((int(out.sum()), int(y.max()) + 1))
-        p[:, model.classes_] = model.predict_proba(x[out])
-        return float(-np.log((1 - _DOUBT) * p[np.arange(len(p)), y[out]] + _DOUBT / p.shape[1]).mean())
 
     def _fitted(self, setting: float, x: np.ndarray, y: np.ndarray) -> Any:
         if self.kind == "linear":

@@ -92,7 +92,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     checkpointing
         Less memory, more time (see :class:`~expressor.nn.encoder.SetEncoder`).
     strength
-        Inverse penalty of the probe, > 0.
+        Inverse penalty of the probe, > 0, on vectors of mean square 1; None: chosen in folds of the labelled cells.
     focal
         Gamma of the focal loss in fine-tuning, >= 0; 0 for cross-entropy.
     lora_rank, lora_alpha
@@ -157,7 +157,7 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     masking: Masking = dataclasses.field(default_factory=Masking)
     pooling: str | None = None
     checkpointing: bool = False
-    strength: float = 1.0
+    strength: float | None = None
     focal: float = 0.0
     lora_rank: int = 16
     lora_alpha: float = 32.0

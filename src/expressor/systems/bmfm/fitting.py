@@ -189,7 +189,7 @@ class Fitting:
                             fix="Give val=, or more cells of each class.")  # fmt: skip
         reading, device = fitted.reading(self.corpus), device_of(model.plan)
         vectors = embed(fitted.network, reading, fitted.pooling, rows=train, device=device)
-        fitted.head = fit_probe(vectors, codes[train], len(classes), strength=model.strength)
+        fitted.head = fit_probe(vectors, codes[train], len(classes), strength=model.strength, seed=self.seed)
         fitted.label_classes = classes
         fitted.counts["labelled"] = len(train)
         if model.finetune == "probe":

@@ -64,7 +64,8 @@ def check_parameters(model: Any) -> None:
                             fix='Add Objective(source="label", ...), or set finetune="probe".')  # fmt: skip
     check_range(model.warm_up, name="warm_up", low=0, integer=True)
     check_range(model.validation, name="validation", low=0, high=1, open_low=True, open_high=True)
-    check_range(model.strength, name="strength", low=0, open_low=True)
+    if model.strength is not None:
+        check_range(model.strength, name="strength", low=0, open_low=True)
     check_range(model.lora_rank, name="lora_rank", low=1, integer=True)
     check_range(model.lora_alpha, name="lora_alpha", low=0, open_low=True)
     check_range(model.random_state, name="random_state", low=0, integer=True)

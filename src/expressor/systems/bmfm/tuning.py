@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from expressor.core.errors import DataError
 from expressor.data.stream import Stream
+from expressor.estimator.inner import choose_setting
 from expressor.nn.lora import add_low_rank, merge_low_rank
 from expressor.systems.bmfm.corpus import Reading
 from expressor.systems.bmfm.equations import focal_loss
@@ -25,12 +26,14 @@ from expressor.systems.bmfm.training import Batches, Judged, Labels, labels_at, 
 from expressor.train import loop
 from expressor.train.plan import TrainPlan
 
+STRENGTHS = (0.003, 0.03, 0.3, 3.0, 30.0)
+"""Inverse penalties that a probe chooses from."""
 _ADAPTED = ("query", "key_value", "out", "gate", "up", "down")
 _JUDGED = 2048  # held-out cells that judge an epoch, at most
 
 
-def fit_probe(vectors: np.ndarray, codes: np.ndarray, n_classes: int, *, strength: float) -> Head:
-    """Fit multinomial logistic regression on standardised vectors, and return it as a layer on the vectors themselves.
+def fit_probe(vectors: np.ndarray, codes: np.ndarray, n_classes: int, *, strength: float | None, seed: int = 0) -> Head:
+    """Fit multinomial logistic regression on centred vectors of mean square 1, and return it as a layer on the vectors themselves.
 
     Parameters
     ----------
@@ -41,16 +44,23 @@ def fit_probe(vectors: np.ndarray, codes: np.ndarray, n_classes: int, *, strengt
     n_classes
         Number of classes, >= 2.
     strength
-        Inverse penalty of coefficients of standardised columns, over the number of columns and times 100, > 0.
+        Inverse penalty, > 0; None to choose one of :data:`STRENGTHS` in folds of the cells.
+    seed
+        Of the folds.
     """
     values = vectors.astype(np.float64)
-    mean, spread = values.mean(axis=0), values.std(axis=0)
-    spread = np.where(spread > 1e-6 * max(1e-12, float(spread.max())), spread, np.inf)
-    model = LogisticRegression(C=100 * strength / values.shape[1], max_iter=2000)
+    mean = values.mean(axis=0)
+    # One scale for all columns: those that vary little among cells count little.
+    spread = max(1e-12, float(np.sqrt(values.var(axis=0).mean())))
+    values = (values - mean) / spread
+
+    def fit(strength: float, x: np.ndarray, y: np.ndarray) -> LogisticRegression:
+        return LogisticRegression(C=strength, max_iter=2000).fit(x, y)
+
     with warnings.catch_warnings():
         # What is left of the gradient then is below what a class depends on.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((values - mean) / spread, codes)
+        model = fit(strength or choose_setting(STRENGTHS, fit, values, codes, seed=seed), values, codes)
     weight, bias = model.coef_, model.intercept_
     if n_classes == 2:
         weight, bias = np.vstack([np.zeros_like(weight), weight]), np.append(0.0, bias)

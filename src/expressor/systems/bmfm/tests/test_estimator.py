@@ -260,7 +260,7 @@ def test_two_processes_take_halves_of_the_same_steps(objectives: str, tmp_path: 
 # Labels ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_probe_is_logistic_regression_on_standard_scores() -> None:
+def test_the_probe_is_logistic_regression_on_vectors_of_one_scale() -> None:
     from sklearn.linear_model import LogisticRegression
 
     draw = np.random.default_rng(0)
@@ -269,10 +269,17 @@ def test_the_probe_is_logistic_regression_on_standard_scores() -> None:
     for n in (3, 2):
         y = codes % n
         head = fit_probe(x, y, n, strength=0.5)
-        z = (x - x.mean(0)) / x.std(0)
-        expected = LogisticRegression(C=10.0, max_iter=2000).fit(z, y).predict_proba(z)
+        z = (x - x.mean(0)) / np.sqrt(x.var(0).mean())
+        expected = LogisticRegression(C=0.5, max_iter=2000).fit(z, y).predict_proba(z)
         found = torch.softmax(torch.from_numpy(x) @ head.weight.T + head.bias, 1).numpy()
         assert np.allclose(found, expected, atol=1e-3)
+    # Nothing to learn: a strong penalty is chosen; classes apart: a weak one.
+    noise, apart = (
+        [float(fit_probe(x, y, int(y.max()) + 1, strength=one).weight.norm()) for one in (None, 0.03, 3.0)]
+        for y in (np.random.default_rng(1).permutation(codes), (x[:, 1] > x[:, 1].mean()).astype(int))
+    )
+    assert noise[0] <= noise[1]
+    assert apart[0] >= apart[2]
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])
