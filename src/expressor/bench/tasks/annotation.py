@@ -10,7 +10,7 @@ from anndata import AnnData
 from expressor import datasets
 from expressor.bench.cohorts import METRICS, Statistic, hide, mean_statistic, summarise_patients
 from expressor.bench.controls.annotating import Annotator
-from expressor.bench.labels import balanced_draws, f1_draws, predict_labels, score_labels
+from expressor.bench.labels import Judged, f1_draws, predict_labels, score_labels
 from expressor.bench.store import Cell
 from expressor.bench.task import Fold, Method, Protocol, Task
 from expressor.core import registry
@@ -21,7 +21,6 @@ from expressor.data.keys import BATCH, CELL_TYPE
 from expressor.data.outcomes import read_labels
 from expressor.data.splits import check_leak, leave_one_group_out
 from expressor.datasets.dataset import take
-from expressor.metrics.classification import balanced_accuracy, calibration_error, macro_f1
 
 LABEL = CELL_TYPE
 REFERENCE = "logistic"
@@ -218,37 +217,19 @@ class Annotation(Task):
 
 def _statistics(cells: Sequence[Cell], by_group: bool) -> list[Statistic]:
     seeds = len({cell.key.seed for cell in cells})
-    samples = pd.concat([cell.tables["samples"] for cell in cells])
-    name = samples["cell"].to_numpy().astype(str)
-    truth, given = samples["truth"].to_numpy().astype(str), samples["predicted"].to_numpy().astype(str)
-    right = (truth == given).astype(np.float64)
-
-    def f1(weights: np.ndarray) -> np.ndarray:
-        return f1_draws(truth, given, weights)
-
-    def balanced(weights: np.ndarray) -> np.ndarray:
-        return balanced_draws(truth, given, weights)
-
-    found = [mean_statistic("all", "accuracy", right, name)]
+    n = sum(len(cell.tables["samples"]) for cell in cells) // seeds
+    judged = Judged.of("all", cells, unit="cell", n=n)
+    found = [judged.accuracy()]
     if by_group:
         for group in dict.fromkeys(cell.key.fold for cell in cells):
-            part = pd.concat([cell.tables["samples"] for cell in cells if cell.key.fold == group])
-            hit = (part["truth"] == part["predicted"]).to_numpy(dtype=np.float64)
-            found.append(mean_statistic(group, "accuracy", hit, part["cell"]))
-    n = len(truth) // seeds
-    found.append(Statistic("all", "macro_f1", macro_f1(truth, given), name, f1, n))
-    kinds, counts = np.unique(truth, return_counts=True)
-    common = np.isin(truth, kinds[counts >= COMMON * seeds])
+            found.append(Judged.of(group, [one for one in cells if one.key.fold == group], unit="cell").accuracy())
+    found.append(judged.macro_f1())
+    kinds, counts = np.unique(judged.truth, return_counts=True)
+    common = np.isin(judged.truth, kinds[counts >= COMMON * seeds])
     if common.any() and not common.all():
-        found += _of_common(truth[common], given[common], name[common], n=int(common.sum()) // seeds)
-    found.append(Statistic("all", "balanced_accuracy", balanced_accuracy(truth, given), name, balanced, n))
-    if "loss" in samples:
-        found.append(mean_statistic("all", "log_loss", samples["loss"], name))
-        p = pd.concat([cell.tables["probability"] for cell in cells]).fillna(0.0)
-        found.append(
-            Statistic("all", "calibration_error", calibration_error(truth, p.to_numpy(), list(p.columns)), n=n)
-        )
-    return found
+        parts = (one[common] for one in (judged.truth, judged.given, judged.names))
+        found += _of_common(*parts, n=int(common.sum()) // seeds)
+    return [*found, judged.balanced_accuracy(), *judged.of_probabilities()]
 
 
 def _of_common(truth: np.ndarray, given: np.ndarray, name: np.ndarray, *, n: int) -> list[Statistic]:

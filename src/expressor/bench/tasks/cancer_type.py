@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from expressor.bench.cohorts import METRICS, CohortTask, Statistic, hide, mean_statistic, summarise_patients
+from expressor.bench.cohorts import METRICS, CohortTask, Statistic, hide, summarise_patients
 from expressor.bench.controls.labelling import BoostedLabels, ClassFrequencies, Multinomial, NearestLabels
-from expressor.bench.labels import balanced_draws, predict_labels, score_labels
+from expressor.bench.labels import Judged, by_setting, label_some, predict_labels, score_labels
 from expressor.bench.store import Cell
 from expressor.bench.task import Fold, Method, Protocol
 from expressor.core.errors import DataError
 from expressor.core.rng import stream
 from expressor.data.keys import CANCER_TYPE
 from expressor.data.outcomes import read_labels
-from expressor.metrics.classification import balanced_accuracy, calibration_error, macro_f1
+from expressor.metrics.classification import macro_f1
 
 LABEL = CANCER_TYPE
 REFERENCE = "ridge"
@@ -162,29 +162,15 @@ class CancerType(CohortTask):
 
 
 def _statistics(cells: Sequence[Cell]) -> list[Statistic]:
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.key.fold.split(" ", 1)[1].split(" #")[0], []).append(cell)
     found = []
-    for setting, own in groups.items():
-        samples = pd.concat([cell.tables["samples"] for cell in own])
-        patients = samples["patient"].to_numpy().astype(str)
-        truth, given = samples["truth"].to_numpy().astype(str), samples["predicted"].to_numpy().astype(str)
-
-        def judge(weights: np.ndarray, truth: np.ndarray = truth, given: np.ndarray = given) -> np.ndarray:
-            return balanced_draws(truth, given, weights)
-
-        value = balanced_accuracy(truth, given)
-        found.append(Statistic(setting, "balanced_accuracy", value, patients, judge, len(truth), 0))
-        found.append(mean_statistic(setting, "accuracy", (truth == given).astype(np.float64), patients))
+    for setting, own in by_setting(cells).items():
+        judged = Judged.of(setting, own, unit="patient")
         parts = [cell.tables["samples"] for cell in own]
-        f1 = np.mean([macro_f1(one["truth"], one["predicted"]) for one in parts])
-        found.append(Statistic(setting, "macro_f1", float(f1), n=len(parts)))
-        if "loss" in samples:
-            found.append(mean_statistic(setting, "log_loss", samples["loss"], patients))
-            p = pd.concat([cell.tables["probability"] for cell in own]).fillna(0.0)
-            error = calibration_error(truth, p.to_numpy(), list(p.columns))
-            found.append(Statistic(setting, "calibration_error", error, n=len(truth)))
+        f1 = float(np.mean([macro_f1(one["truth"], one["predicted"]) for one in parts]))
+        found += [
+            judged.balanced_accuracy(), judged.accuracy(), Statistic(setting, "macro_f1", f1, n=len(parts)),
+            *judged.of_probabilities(),
+        ]  # fmt: skip
     return found
 
 
@@ -196,18 +182,10 @@ def named_settings(protocol: Protocol) -> Iterator[tuple[Mapping[str, Any], str]
 
 
 def _label_few(train: AnnData, few: int | None, rng: np.random.Generator) -> AnnData:
-    """Return the training data with labels of ``few`` samples of each type, drawn by name, and gaps for the others."""
+    """Return the training data with the labels of ``few`` samples of each type alone; of all where ``few`` is None."""
     if few is None:
         return train
-    labels = train.obs[LABEL].astype(str).to_numpy()
-    order = np.argsort(train.obs_names.astype(str).to_numpy(), kind="stable")
-    kept = np.zeros(train.n_obs, dtype=bool)
-    for one in np.unique(labels):
-        rows = order[labels[order] == one]
-        kept[rng.choice(rows, size=min(few, len(rows)), replace=False)] = True
-    copy = AnnData(train.X, obs=train.obs.copy(), var=train.var.copy(), uns=dict(train.uns))  # the matrix is shared
-    copy.obs[LABEL] = pd.Series(labels, index=copy.obs_names).where(kept).astype("category")
-    return copy
+    return label_some(train, LABEL, lambda rows: rng.choice(rows, size=min(few, len(rows)), replace=False))
 
 
 TASK = CancerType()

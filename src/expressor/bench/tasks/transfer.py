@@ -1,7 +1,7 @@
 """Using a model of one species in another: cell types of the pancreas, from human to mouse and back, with few labelled cells."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from expressor import datasets
-from expressor.bench.cohorts import METRICS, Statistic, hide, mean_statistic, summarise_clusters, summarise_patients
+from expressor.bench.cohorts import METRICS, Statistic, hide, summarise_clusters, summarise_patients
 from expressor.bench.controls.label_transfer import COUNTS, LabelTransfer
 from expressor.bench.controls.transferring import Dense, TargetAlone, Transferred, most_variable, train_source
-from expressor.bench.labels import balanced_draws, f1_draws, predict_labels, score_labels
+from expressor.bench.labels import Judged, by_setting, label_some, predict_labels, score_labels
 from expressor.bench.store import Cell
 from expressor.bench.task import Fold, Method, Protocol, Task
 from expressor.core.rng import stream
@@ -26,7 +26,7 @@ from expressor.datasets.species import SPECIES, simulate_species
 from expressor.estimator.expression_models import ExpressionModel
 from expressor.genes.ortholog_files import human_mouse
 from expressor.genes.orthologs import Orthologs
-from expressor.metrics.classification import balanced_accuracy, calibration_error, macro_f1
+from expressor.metrics.classification import balanced_accuracy
 from expressor.train.plan import TrainPlan
 
 LABEL = CELL_TYPE
@@ -166,7 +166,8 @@ class Transfer(Task):
                 for draw in range(draws):
                     rng = stream(int(split["seed"]), "labelled cells", number, shots, draw)
                     name = f"{'+'.join(held_out)} {shots} labelled a type #{draw + 1}"
-                    folds.append(Fold(name, _label_few(train, shots, rng), test, (LABEL,)))
+                    some = label_some(train, LABEL, partial(_first, shots, rng))
+                    folds.append(Fold(name, some, test, (LABEL,)))
         return folds
 
     def blind(self, test: AnnData) -> AnnData:
@@ -224,32 +225,14 @@ def _source(task: Transfer, protocol: Protocol, seed: int) -> tuple[ExpressionMo
     return train_source(cells, genes, label=LABEL, seed=seed), cells, table
 
 
-def _label_few(train: AnnData, shots: int, rng: np.random.Generator) -> AnnData:
-    """Return the cells with the labels of ``shots`` of each type, drawn by name, and gaps for the others."""
-    labels = train.obs[LABEL].astype(str).to_numpy()
-    order = np.argsort(train.obs_names.astype(str).to_numpy(), kind="stable")
-    kept = np.zeros(train.n_obs, dtype=bool)
-    for one in np.unique(labels):
-        rows = order[labels[order] == one]
-        kept[rng.permutation(rows)[:shots]] = True
-    obs = train.obs.assign(**{LABEL: pd.Series(labels, index=train.obs_names, dtype=object).where(kept)})
-    return AnnData(
-        train.X, obs=obs, var=train.var, uns=dict(train.uns), layers=dict(train.layers)
-    )  # matrices are shared
-
-
-def _by_setting(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Return the cells of each number of labels, those of all halves and draws together."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.key.fold.split(" ", 1)[1].split(" #")[0], []).append(cell)
-    return groups
+def _first(shots: int, rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
+    return rng.permutation(rows)[:shots]
 
 
 def _by_donor(cells: Sequence[Cell]) -> dict[str, pd.Series]:
     """Return balanced accuracy over the types of each donor, by number of labels."""
     found = {}
-    for setting, own in _by_setting(cells).items():
+    for setting, own in by_setting(cells).items():
         samples = pd.concat([cell.tables["samples"].assign(fold=cell.key.fold) for cell in own])
         each = {
             key: balanced_accuracy(rows["truth"].to_numpy().astype(str), rows["predicted"].to_numpy().astype(str))
@@ -261,25 +244,10 @@ def _by_donor(cells: Sequence[Cell]) -> dict[str, pd.Series]:
 
 def _statistics(cells: Sequence[Cell]) -> list[Statistic]:
     found = []
-    for setting, own in _by_setting(cells).items():
-        samples = pd.concat([cell.tables["samples"] for cell in own])
-        names = samples["cell"].to_numpy().astype(str)
-        truth, given = samples["truth"].to_numpy().astype(str), samples["predicted"].to_numpy().astype(str)
-
-        def balanced(weights: np.ndarray, truth: np.ndarray = truth, given: np.ndarray = given) -> np.ndarray:
-            return balanced_draws(truth, given, weights)
-
-        def f1(weights: np.ndarray, truth: np.ndarray = truth, given: np.ndarray = given) -> np.ndarray:
-            return f1_draws(truth, given, weights)
-
-        n = len(set(names))
-        found.append(Statistic(setting, "balanced_accuracy", balanced_accuracy(truth, given), names, balanced, n))
-        found.append(Statistic(setting, "macro_f1", macro_f1(truth, given), names, f1, n))
-        found.append(mean_statistic(setting, "log_loss", samples["loss"], names))
-        p = pd.concat([cell.tables["probability"] for cell in own]).fillna(0.0)
-        found.append(
-            Statistic(setting, "calibration_error", calibration_error(truth, p.to_numpy(), list(p.columns)), n=n)
-        )
+    for setting, own in by_setting(cells).items():
+        n = len({name for cell in own for name in cell.tables["samples"]["cell"]})
+        judged = Judged.of(setting, own, unit="cell", n=n)
+        found += [judged.balanced_accuracy(), judged.macro_f1(), *judged.of_probabilities()]
     return found
 
 
