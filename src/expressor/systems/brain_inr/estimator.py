@@ -21,8 +21,8 @@ from expressor.systems.brain_inr.fitting import FieldFit, FittedField, history_o
 from expressor.systems.brain_inr.genes import SUPPLIED
 from expressor.systems.brain_inr.inputs import CONDITIONS, Samples, read_given, read_places, read_samples, space_of
 from expressor.systems.brain_inr.judging import judge_map
-from expressor.systems.brain_inr.teaching import has_teacher
 from expressor.systems.brain_inr.training import SCHEDULES
+from expressor.systems.brain_inr.wording import methods_paragraph
 from expressor.train.plan import TrainPlan
 
 FIELDS = ("fourier", "siren", "knn", "idw", "gp", "ensemble")
@@ -412,31 +412,7 @@ class BrainINR(Estimator, Maps):
         self._fields = storage.unpack(self, state.values, state.arrays, state.tensors, len(self.genes_in_))
 
     def _methods(self) -> str:
-        frame = self._fields[0].frame
-        n = sum(len(one.frame.known) for one in self._fields)
-        how = {
-            "fourier": "networks of random Fourier features of the place, which give all genes at once",
-            "siren": f"a network of {self.depth + 1} layers of sines (width {self.width}, frequency {self.omega:g}) for place "
-            "and gene",
-            "knn": f"the mean of the {self.neighbours} nearest samples",
-            "idw": f"the mean of the {self.neighbours} nearest samples, weighed by inverse distance",
-            "gp": "a Gaussian process with a Matern-3/2 kernel, whose lengths and noise maximised the marginal likelihood",
-            "ensemble": "the mean of a Gaussian process and of networks of Fourier features",
-        }[self.field]
-        if has_teacher(self, len(self.genes_in_)):
-            how = "a network of random Fourier features of the place, taught by the mean of a Gaussian process and of such networks"
-        known = f" The field also knew the {' and the '.join(frame.conditions)} of a place." if frame.conditions else ""
-        sides = {"fold": " Both sides of the brain were laid upon each other.", "mirror": " Samples were mirrored."}
-        held = f" Intervals were calibrated on held-out {self.held_out} ({self.folds} folds)." if self.folds else ""
-        donors = {
-            "pooled": "put on one scale by standard scores",
-            "separate": "given a field each, which were averaged",
-        }
-        return (
-            f"Expression ({self.unit_}) of {len(self.genes_in_)} genes in {n} samples of {len(self.donors_)} donors was "
-            f"interpolated in {self.space_} by {how}. Donors were {donors.get(self.donor, 'not told apart')}.{known}"
-            f"{sides.get(frame.symmetry, '')}{held}"
-        )
+        return methods_paragraph(self)
 
 
 def _joined(one: Samples, other: Samples) -> Samples:
