@@ -81,10 +81,9 @@ class LabelTransfer(BaseEstimator):
             with scvi_tools(self.random_state, purpose="run scANVI") as scvi:
                 cells = AnnData(both.X, obs=both.obs[[_SPECIES]].copy(), var=both.var)
                 scvi.model.SCVI.setup_anndata(cells, batch_key=_SPECIES)
-                _TRAINED[key] = scvi.model.SCVI(cells, **_LATENT)
-                _TRAINED[key].train(
-                    max_epochs=self.epochs[0], train_size=1.0, batch_size=batch_size(cells.n_obs), **TRAINING
-                )
+                model = scvi.model.SCVI(cells, **_LATENT)
+                model.train(max_epochs=self.epochs[0], train_size=1.0, batch_size=batch_size(cells.n_obs), **TRAINING)
+                _TRAINED[key] = model
         return _TRAINED[key]
 
     def _one_to_one(self, train: AnnData) -> pd.Series:
