@@ -2,6 +2,8 @@
 
 python benchmarks/bmfm.py             # some minutes on one core
 python benchmarks/bmfm.py --epochs 2  # to try it
+python benchmarks/bmfm.py --choose    # the start of cell tokens (equation I7), on pancreas cells that no table judges
+python benchmarks/bmfm.py --head      # the head of the whole cell on the cell's token, and on every token
 
 One network is pretrained on four fifths of the cells of three sets at once (blood by three technologies, blood with and without
 interferon, nuclei of the amygdala), without labels, genes aligned by name; the rest is held out. Half of the measured genes of each
@@ -95,13 +97,83 @@ def shown(value: float, draws: np.ndarray) -> str:
     return f"{value:6.3f} [{low:.3f}, {high:.3f}]"
 
 
+STARTS: dict[str, dict[str, Any]] = {
+    "logistic regression, all genes": {},
+    "50 components + logistic regression": {"components": 50},
+    "untrained, cell tokens alike": {"encoder_parameters": {"objectives": "", "placed": False}},
+    "untrained, from the place": {"encoder_parameters": {"objectives": ""}},
+    "untrained, random gene vectors": {"encoder_parameters": {"objectives": "", "gene_vectors": "random"}},
+    "WCED, cell tokens alike": {"encoder_parameters": {"placed": False}},
+    "WCED, from the place": {},
+}
+
+
+def few_cells(name: str) -> tuple[Any, Any]:
+    """Return up to 400 cells of half of the donors, and up to 800 of the others: eight types, 1,500 of the variable genes."""
+    import expressor as ex
+    from expressor.bench.controls.annotating import log_normalised
+
+    cells, rng = getattr(ex.datasets, name)().adata, np.random.default_rng(0)
+    cells = cells[cells.obs["cell_type"].isin(cells.obs["cell_type"].value_counts().index[:8])]
+    variable = np.argsort(-log_normalised(cells).var(axis=0))[:6000]
+    cells = cells[:, np.sort(rng.choice(variable, 1500, replace=False))]
+    donors = sorted(cells.obs["donor"].unique())
+    first = cells.obs["donor"].isin(donors[: len(donors) // 2]).to_numpy()
+    some = [np.sort(rng.permutation(np.flatnonzero(one))[:n]) for one, n in ((first, 400), (~first, 800))]
+    return cells[some[0]].copy(), cells[some[1]].copy()
+
+
+def choose() -> None:
+    """Print how well types of cells of other donors are told from each start of the cell tokens."""
+    from expressor.bench.controls.annotating import Annotator
+    from expressor.metrics.classification import balanced_accuracy
+
+    print("accuracy, balanced accuracy")
+    for name in ("baron_human", "baron_mouse"):
+        train, test = few_cells(name)
+        truth = test.obs["cell_type"].astype(str).to_numpy()
+        for title, options in STARTS.items():
+            own = options if "ogistic" in title else {"encoder": "bmfm", **options}
+            given = Annotator(**own).fit(train).predict(test)["cell_type"].to_numpy().astype(str)
+            print(
+                f"{name:<12} {title:<36} {np.mean(given == truth):.3f} {balanced_accuracy(truth, given):.3f}",
+                flush=True,
+            )
+
+
+def time_head(cells: int = 2, length: int = 1024, dim: int = 384, genes: int = 19_321) -> None:
+    """Print how long a step of the head takes, forward and back, in a published size."""
+    import torch
+
+    from expressor.systems.bmfm.network import ProfileHead
+
+    torch.manual_seed(0)
+    head = ProfileHead(dim, torch.zeros(genes), torch.zeros(genes))
+    vectors, seconds = torch.randn(genes, dim), {}
+    for name, rows in (("cell token", cells), ("all tokens", cells * length)):
+        tokens = torch.randn(rows, dim, requires_grad=True)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            sum(one[:cells].square().sum() for one in head(tokens, vectors)).backward()
+            times.append(time.perf_counter() - start)
+        seconds[name] = min(times)
+    print(f"head of {genes:,} genes, {cells} cells of {length} tokens, width {dim}: {seconds['cell token']:.3f} s on the cell's "
+          f"token, {seconds['all tokens']:.3f} s on all; {seconds['all tokens'] / seconds['cell token']:.0f}x")  # fmt: skip
+
+
 def main() -> None:
     """Print the tables."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--seeds", type=int, default=1, help="fits of each method")
     words.add_argument("--epochs", type=int, default=12, help="of pretraining")
     words.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    words.add_argument("--head", action="store_true", help="time the head of the whole cell alone")
+    words.add_argument("--choose", action="store_true", help="compare starts of the cell tokens alone")
     settings = words.parse_args()
+    if settings.head or settings.choose:
+        (time_head if settings.head else choose)()
+        return
     import anndata
 
     train, held_out = load()

@@ -1,4 +1,4 @@
-"""The estimator: where cells come from, what it is trained for, labels, restored genes, species, starts, bad inputs."""
+"""The estimator: where cells come from, what it is trained for, restored genes, species, starts, bad inputs."""
 
 import logging
 import subprocess
@@ -18,29 +18,9 @@ from expressor.core.errors import DataError, FormatError, GeneError
 from expressor.estimator.errors import NotFittedError
 from expressor.genes.orthologs import Orthologs
 from expressor.systems.bmfm.estimator import BMFM
-from expressor.systems.bmfm.objectives import Objective, wced
-from expressor.systems.bmfm.tuning import fit_probe
+from expressor.systems.bmfm.objectives import Objective
+from expressor.systems.bmfm.tests.small import cells, tiny
 from expressor.train.plan import TrainPlan
-
-
-def tiny(**changes: Any) -> BMFM:
-    return BMFM.preset("tiny", **changes)
-
-
-def cells(seed: int = 0, n: int = 80) -> ad.AnnData:
-    return ex.datasets.example("cells", seed=seed, n=n)
-
-
-@pytest.fixture(scope="module")
-def fitted() -> BMFM:
-    return tiny().fit(cells())
-
-
-@pytest.fixture(scope="module")
-def learnt() -> BMFM:
-    """A model that was trained long enough to have learnt something."""
-    plan = TrainPlan(lr=3e-3, weight_decay=0.01, batch_size=32, epochs=40, patience=10, clip_norm=0.5)
-    return tiny(plan=plan, max_length=64, sequence_dropout=0.5).fit(ex.datasets.simulate_cells(n_cells=400, seed=5))
 
 
 def test_the_whole_cell_is_restored_better_than_gene_means(learnt: BMFM) -> None:
@@ -50,22 +30,6 @@ def test_the_whole_cell_is_restored_better_than_gene_means(learnt: BMFM) -> None
     learnt.set_params(label="cell_type")
     assert table["metric"].tolist() == ["r2_above_mean"]
     assert table["low"][0] > 0.0
-
-
-def test_types_are_told(learnt: BMFM) -> None:
-    table = learnt.evaluate(cells(7)).set_index("metric")["value"]
-    assert table["accuracy"] > 0.8
-
-
-def test_vectors_do_not_know_the_labels(fitted: BMFM) -> None:
-    shuffled = cells()
-    shuffled.obs["cell_type"] = shuffled.obs["cell_type"].to_numpy()[::-1]
-    other = tiny().fit(shuffled)
-    assert np.array_equal(fitted.transform(cells(1)), other.transform(cells(1)))
-    assert not np.array_equal(fitted.predict_proba(cells(1)), other.predict_proba(cells(1)))
-
-
-# Sources -----------------------------------------------------------------------------------------------------------------
 
 
 def test_several_files_are_one_corpus_and_a_gene_one_lacks_is_not_zero(tmp_path: Path) -> None:
@@ -138,6 +102,7 @@ def test_mouse_through_orthologs(fitted: BMFM) -> None:
 
 # What it is trained for ------------------------------------------------------------------------------------------------------
 
+
 OBJECTIVES = ("wced", "wced-v1", "wced-expected", "mlm", "mlm-zeros", "nb", "zinb", "wced+mlm-zeros")
 
 
@@ -157,29 +122,6 @@ def test_every_objective_trains_and_restores_genes_that_were_not_measured(object
     true = data.X.toarray()[:, :10].mean(axis=0)
     if objectives != "mlm-zeros":  # a head that says what is zero needs more than a few steps
         assert np.corrcoef(np.log1p(absent.mean(axis=0)), np.log1p(true))[0, 1] > 0.7
-
-
-@pytest.mark.slow
-def test_labels_of_pretraining_tell_without_a_probe(tmp_path: Path) -> None:
-    (tmp_path / "edges.tsv").write_text("child\tparent\nT1\tA\nT2\tA\nT3\tB\nT4\tB\nA\tcell\nB\tcell\n")
-    data = cells(n=200)
-    words = data.obs["cell_type"].astype(str).to_numpy(dtype=object)
-    words[:20] = [{"T1": "A", "T2": "A", "T3": "B", "T4": "B"}[one] for one in words[:20]]
-    words[20:30] = None
-    data.obs["cell_type"] = words
-    objectives = (
-        *wced(), Objective(source="label", loss="hierarchical", column="cell_type", cell_token=1),
-        Objective(source="label", loss="focal", column="batch", weight=0.05, reversal=1.0),
-    )  # fmt: skip
-    plan = TrainPlan(lr=5e-3, batch_size=32, epochs=25, clip_norm=0.5)
-    model = tiny(
-        objectives=objectives, cell_tokens=2, finetune="none", ontology=str(tmp_path / "edges.tsv"), plan=plan
-    ).fit(data)
-    assert model.classes_ == ("T1", "T2", "T3", "T4")
-    assert {"val_cell_type_hierarchical", "val_batch_focal"} <= set(model.history_)
-    assert model.evaluate(cells(1))["value"][0] > 0.5
-    again = ex.load(model.save(tmp_path / "model"))
-    assert again.predict_proba(cells(1)).equals(model.predict_proba(cells(1)))
 
 
 def test_nothing_is_pretrained_where_no_objective_is_given() -> None:
@@ -260,78 +202,6 @@ def test_two_processes_take_halves_of_the_same_steps(objectives: str, tmp_path: 
 # Labels ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_probe_is_logistic_regression_on_vectors_of_one_scale() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    draw = np.random.default_rng(0)
-    codes = np.arange(120) % 3
-    x = (draw.normal(size=(120, 5)) * [1, 5, 0.1, 2, 1] + 3 + codes[:, None] * [1, 0, 0.1, 0, 0]).astype(np.float32)
-    for n in (3, 2):
-        y = codes % n
-        head = fit_probe(x, y, n, strength=0.5)
-        z = (x - x.mean(0)) / np.sqrt(x.var(0).mean())
-        expected = LogisticRegression(C=0.5, max_iter=2000).fit(z, y).predict_proba(z)
-        found = torch.softmax(torch.from_numpy(x) @ head.weight.T + head.bias, 1).numpy()
-        assert np.allclose(found, expected, atol=1e-3)
-    # Nothing to learn: a strong penalty is chosen; classes apart: a weak one.
-    noise, apart = (
-        [float(fit_probe(x, y, int(y.max()) + 1, strength=one).weight.norm()) for one in (None, 0.03, 3.0)]
-        for y in (np.random.default_rng(1).permutation(codes), (x[:, 1] > x[:, 1].mean()).astype(int))
-    )
-    assert noise[0] <= noise[1]
-    assert apart[0] >= apart[2]
-
-
-@pytest.mark.parametrize("how", ["full", "lora"])
-def test_fine_tuning_starts_from_the_probe_and_must_gain(how: Any, learnt: BMFM, tmp_path: Path) -> None:
-    data, own = cells(n=160), {"start_from": str(learnt.save(tmp_path / "learnt")), "objectives": "", "max_length": 64}
-    plan = TrainPlan(lr=1e-3, batch_size=32, epochs=4)
-    model = tiny(finetune=how, lora_rank=2, tuning=plan, **own).fit(data)
-    assert model.history_["stage"].tolist() == ["probe", *["tune"] * 4]
-    assert model.history_["val_loss"].iloc[1:].min() < model.history_["val_loss"].iloc[0]
-    assert np.array_equal(model.transform(cells(1)), learnt.transform(cells(1)))
-    kept, now = learnt._fitted.network.state_dict(), model._fitted.tuned.state_dict()  # type: ignore[union-attr]
-    changed = {name for name in kept if not torch.equal(kept[name], now[name])}
-    assert changed
-    assert how == "full" or all(name.startswith("encoder.") and name.endswith("weight") for name in changed)
-    again = ex.load(model.save(tmp_path / "model"))
-    assert again.predict_proba(cells(1)).equals(model.predict_proba(cells(1)))
-    useless = tiny(finetune=how, tuning=TrainPlan(lr=10.0, batch_size=32, epochs=1), **own).fit(data)
-    assert useless._fitted.tuned is None
-    assert "was discarded" in useless.describe()
-
-
-@pytest.mark.slow
-def test_fine_tuning_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    def model(steps: int) -> BMFM:
-        one = tiny(finetune="full", tuning=TrainPlan(lr=1e-3, batch_size=16, epochs=4))
-        one.tuning.set_params(max_steps=steps, checkpoint_steps=1)
-        return one
-
-    whole = model(9).fit(cells())
-    folder = tmp_path / "resume"
-    first = model(9)
-    first.fit(cells(), resume=folder)
-    (folder / "tune.safetensors").unlink()
-    assert first.fit(cells(), resume=folder).predict_proba(cells(1)).equals(whole.predict_proba(cells(1)))
-
-
-def test_gaps_in_labels_and_unknown_ones() -> None:
-    data = cells()
-    words = data.obs["cell_type"].astype(str).to_numpy(dtype=object)
-    words[:30] = None
-    data.obs["cell_type"] = words
-    model = tiny().fit(data)
-    assert model._fitted.counts["labelled"] == 50
-    new = cells(1)
-    new.obs["cell_type"] = new.obs["cell_type"].astype(str).replace("T1", "unheard")
-    table = model.evaluate(new).set_index("metric")
-    assert table.loc["log_loss", "n_undefined"] == (new.obs["cell_type"] == "unheard").sum()
-    data.obs["cell_type"] = "one"
-    with pytest.raises(DataError, match="tells no classes apart"):
-        tiny().fit(data)
-
-
 def test_val_judges_instead_of_a_part() -> None:
     model = tiny(finetune="full", tuning=TrainPlan(lr=1e-3, batch_size=16, epochs=1)).fit(cells(), val=cells(1))
     assert model._fitted.counts == {"cells": 80, "train": 80, "held_out": 80, "labelled": 80}
@@ -410,16 +280,3 @@ def test_bad_data_are_refused_early(fitted: BMFM) -> None:
 def test_bad_parameters_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         tiny(**changes).fit(cells())
-
-
-def test_a_model_without_labels_says_so() -> None:
-    model = tiny(label=None).fit(cells())
-    with pytest.raises(NotFittedError, match="without labels"):
-        model.predict(cells())
-    data = cells(1)
-    data.X = data.X.toarray()
-    data.X[0, 0] = np.nan
-    model.annotate(data)
-    assert data.obsm["bmfm"].shape == (80, 16)
-    assert np.isfinite(data.layers["bmfm_restored"]).all()
-    assert np.array_equal(data.layers["bmfm_restored"][1:], data.X[1:])
