@@ -200,6 +200,7 @@ def gaussian(train: Any, genes: list[str], shrinkage: float | None = None) -> An
 def by_parts(options: argparse.Namespace) -> None:
     """Print a row for each part of the fitted model, and of models with other options."""
     adata = load(options.data, options.genes)
+    options.panels = [size for size in options.panels if size < adata.n_vars]
     if options.variants:
         add_vectors(adata)
     train, test = split(adata, options.seed)
