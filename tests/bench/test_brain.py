@@ -36,6 +36,24 @@ def test_protocols_do_not_change_silently(task):
     assert {name: one.hash for name, one in task.protocols.items()} == FROZEN
 
 
+def test_the_papers_network_is_whole_where_it_is_named_and_nowhere_else(task):
+    """All of the preset but what a processor cannot do: batches of pairs in place of all, one network in place of one a donor."""
+    protocol = find_task("brain").protocol("blocks")
+    assert "siren-whole" not in {one.name for one in find_task("brain").methods(protocol)}
+    named = find_task("brain").methods(protocol, ["siren-whole"])
+    model = next(one for one in named if one.name == "siren-whole").build({})
+    paper = type(model).preset("paper").get_params()
+    # Nothing is held out to stop on, so that patience has no effect.
+    assert {name for name, value in model.get_params().items() if value != paper[name]} == {
+        "donor", "plan", "plan__batch_size", "plan__epochs", "plan__patience",
+    }  # fmt: skip
+    assert (model.donor, model.folds) == ("pooled", 0)
+    assert (model.plan.batch_size, model.steps * model.plan.epochs) == (256, 3000)
+    assert find_task("brain").slow(task.protocol("genes")) == ()
+    with pytest.raises(DataError, match="no method 'siren-hole'.*siren-whole"):
+        find_task("brain").methods(protocol, ["siren-hole"])
+
+
 @pytest.mark.parametrize("kind", ["blocks", "donors", "random"])
 def test_what_is_held_out_is_apart_and_each_sample_is_judged(task, kind):
     data = grouped(standardised(simulate_brain(n_samples=120)), by_donor=kind == "donors")

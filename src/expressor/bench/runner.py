@@ -37,7 +37,7 @@ def run(
     protocol
         Name of one of its protocols; the first by default.
     methods
-        Methods to run beside the controls, which are in every table; all by default.
+        Methods to run beside the controls, which are in every table; by default all but those that take very long (``Task.slow``).
     seeds
         Seeds of every method that depends on one. Scores are averaged over seeds; seeds are no replicates for an interval.
     out

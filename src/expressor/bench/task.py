@@ -301,6 +301,11 @@ class Task(ABC):
             for method in _entries(card)
         )
 
+    def slow(self, protocol: Protocol) -> tuple[Method, ...]:
+        """Return methods that take so long that they run only where they are named; none by default."""
+        del protocol
+        return ()
+
     def protocol(self, name: str | None) -> Protocol:
         """Return the protocol ``name``, or the first; DataError with the nearest names if there is none."""
         if name is None:
@@ -314,11 +319,11 @@ class Task(ABC):
         return self.protocols[name]
 
     def methods(self, protocol: Protocol, names: Iterable[str] | None = None) -> tuple[Method, ...]:
-        """Return the controls and the named systems (all by default); the controls are in every table."""
-        controls, systems = self.controls(protocol), self.systems(protocol)
+        """Return the controls, which are in every table, and the named methods; by default all systems, and what is not slow."""
+        controls, systems, slow = self.controls(protocol), self.systems(protocol), self.slow(protocol)
         if names is None:
             return controls + systems
-        known = {one.name: one for one in controls + systems}
+        known = {one.name: one for one in controls + slow + systems}
         wanted = list(names)
         for name in wanted:
             if name not in known:
@@ -327,7 +332,7 @@ class Task(ABC):
                     expected="some of " + ", ".join(repr(one) for one in known),
                     nearest=nearest_names(name, known),
                 )
-        return controls + tuple(one for one in systems if one.name in wanted)
+        return controls + tuple(one for one in slow + systems if one.name in wanted)
 
 
 def _entries(card: Card) -> list[Method]:

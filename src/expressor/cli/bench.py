@@ -27,7 +27,7 @@ def bench(
     protocol
         Name of the protocol; the task's first by default.
     methods
-        Methods to run beside the controls; all by default.
+        Methods to run beside the controls; by default all but those that take very long.
     seeds
         Seeds of every method.
     out

@@ -196,6 +196,12 @@ class Brain(Task):
             ]  # fmt: skip
         return tuple(found)
 
+    def slow(self, protocol: Protocol) -> tuple[Method, ...]:
+        """Return the paper's network whole: minutes a fold."""
+        if protocol.data["dataset"] in ("fly_embryo", "ahba_regions"):
+            return ()
+        return (_rival("siren-whole", "the paper's network whole (512 x 12, 3,000 steps of 256 pairs)", WHOLE),)
+
     def load(self, protocol: Protocol) -> AnnData:
         """Return the samples with expression as standard scores of each donor, and their group in ``obs``."""
         settings = dict(protocol.data)
@@ -314,6 +320,12 @@ SIREN: dict[str, Any] = {
     "steps": 10, "schedule": "steps", "plan": TrainPlan(lr=1e-4, weight_decay=0.0, batch_size=1024, epochs=40, patience=None),
 }  # fmt: skip
 """The paper's network, small enough for a table: 128 x 3 in place of 512 x 12, 400 steps in place of thousands."""
+
+WHOLE: dict[str, Any] = SIREN | {
+    "width": 512, "depth": 12, "steps": 100,
+    "plan": TrainPlan(lr=1e-4, weight_decay=0.0, batch_size=256, epochs=30, patience=None),
+}  # fmt: skip
+"""The paper's network and the fewest steps of its authors, who give all pairs of sample and gene to each, and a donor a model."""
 
 
 def _rival(name: str, title: str, parameters: Mapping[str, Any]) -> Method:
