@@ -20,6 +20,7 @@ from expressor.data import Blocks, Stream, Tokeniser, in_order, open_blocks
 from expressor.train import Training, TrainPlan, run
 from expressor.train.gather import gather_rows
 from expressor.train.loop import make_fabric
+from expressor.train.means import mean_where
 
 
 def make_cells() -> AnnData:
@@ -64,7 +65,9 @@ def describe(blocks: Blocks, batch_size: int) -> Training:
             return {"genes": torch.from_numpy(genes), "values": torch.from_numpy(values), "wanted": wanted}
 
     def loss(module: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {"loss": ((module(batch["genes"], batch["values"]) - batch["wanted"]) ** 2).mean()}
+        squares = (module(batch["genes"], batch["values"]) - batch["wanted"]) ** 2
+        # Of more or fewer cells of each share, so that a share's own mean would not do.
+        return {"loss": mean_where(squares, batch["wanted"] > 3.4)}
 
     return Training(module=Network(), batches=Epoch, loss=loss, leaves_parts_out=True)  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ from numba import njit
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S11, _S27, _S30, _S31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
+_S11, _S27, _S30, _S31, _S40 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(40)
 _SMALL = 24  # counts up to this are thinned one by one
 
 
@@ -35,6 +35,19 @@ def uniform(state: np.ndarray) -> float:
     """Draw from [0, 1), in steps of 2 to the power of -53."""
     state[0] += _STEP
     return float(mix(state[0]) >> _S11) * 2.0**-53
+
+
+@njit(cache=True, nogil=True)
+def uniform_table(seeds: np.ndarray, n: int) -> np.ndarray:
+    """Return float32 (cell, n), uniform on [0, 1): number ``i`` of a cell depends on its seed and on ``i`` alone."""
+    found = np.empty((len(seeds), n), dtype=np.float32)
+    state = np.empty(1, dtype=np.uint64)
+    for cell in range(len(seeds)):
+        state[0] = mix(seeds[cell] ^ _FIRST)  # not the numbers that the same seed gives elsewhere
+        for i in range(n):
+            state[0] += _STEP
+            found[cell, i] = np.float32(mix(state[0]) >> _S40) * np.float32(2.0**-24)
+    return found
 
 
 @njit(cache=True, nogil=True)

@@ -13,6 +13,8 @@ from scipy import sparse
 from expressor.core.errors import DataError
 from expressor.core.rng import stream
 from expressor.data.blocks import Blocks, open_blocks
+from expressor.data.draws import uniform_table
+from expressor.data.tokens import draw_seeds
 from expressor.genes.vocab import GeneVocab
 from expressor.systems.bmfm.equations import gene_offset
 
@@ -321,7 +323,13 @@ class Reading:
     tokeniser: Any
 
     def batch(
-        self, rows: np.ndarray, counts: sparse.csr_matrix, seeds: np.ndarray | None, *, whole: bool
+        self,
+        rows: np.ndarray,
+        counts: sparse.csr_matrix,
+        seeds: np.ndarray | None,
+        *,
+        whole: bool,
+        masked: bool = False,
     ) -> dict[str, torch.Tensor]:
         """Return tensors of cells.
 
@@ -330,12 +338,15 @@ class Reading:
         rows, counts
             The cells.
         seeds
-            uint64 (cell,) of the tokeniser's draws; None to make them of the counts.
+            uint64 (cell,) of the tokeniser's draws and of ``chance``; None to make them of the counts.
         whole
             Whether the whole cell is wanted too: ``profile``, ``counts``, ``library``.
+        masked
+            Whether tokens will be masked: ``chance``, uniform draws (cell, token, 4) that depend on the cell's seed alone.
         """
         measured = self.corpus.measured(rows)
         library = self.moments.library(counts, measured)
+        seeds = draw_seeds(counts, seeds)
         tokens = self.tokeniser(counts, library, rng=seeds, measured=measured, source=np.arange(len(rows)))
         found = {"genes": torch.from_numpy(tokens.genes), "values": torch.from_numpy(tokens.values),
                  "measured": torch.from_numpy(measured)}  # fmt: skip
@@ -343,6 +354,9 @@ class Reading:
             found["depth"] = torch.from_numpy(tokens.depth)
         if tokens.label_values is not None:
             found["label_values"] = torch.from_numpy(tokens.label_values)
+        if masked:
+            chance = uniform_table(seeds, 4 * tokens.genes.shape[1])
+            found["chance"] = torch.from_numpy(chance.reshape(*tokens.genes.shape, 4))
         if whole:
             found |= {
                 "profile": torch.from_numpy(log_values(counts, library).toarray()),

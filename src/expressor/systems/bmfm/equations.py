@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expressor.core.equations import equation
+from expressor.train.means import mean_where
 
 _CODE = "the authors' code:"
 
@@ -133,10 +134,6 @@ def mask_probability(
 # Losses ------------------------------------------------------------------------------------------------------------------
 
 
-def _mean(values: Tensor, w: Tensor) -> Tensor:
-    return torch.where(w, values, 0.0).sum() / w.sum().clamp(min=1)
-
-
 @equation(
     "bmfm", "C8",
     meaning="the loss of values: squares, of what is not zero alone",
@@ -147,7 +144,7 @@ def value_loss(
     predicted: Float[Tensor, "cell gene"], v: Float[Tensor, "cell gene"], w: Bool[Tensor, "cell gene"]
 ) -> Float[Tensor, ""]:
     """Return the mean squared error of non-zero values."""
-    return _mean((predicted - v).square(), w & (v != 0))
+    return mean_where((predicted - v).square(), w & (v != 0))
 
 
 @equation(
@@ -160,7 +157,7 @@ def zero_loss(
     z: Float[Tensor, "cell gene"], v: Float[Tensor, "cell gene"], w: Bool[Tensor, "cell gene"]
 ) -> Float[Tensor, ""]:
     """Return the mean binary cross-entropy."""
-    return _mean(F.binary_cross_entropy_with_logits(z, (v == 0).to(z.dtype), reduction="none"), w)
+    return mean_where(F.binary_cross_entropy_with_logits(z, (v == 0).to(z.dtype), reduction="none"), w)
 
 
 @equation(
@@ -173,7 +170,7 @@ def absolute_loss(
     predicted: Float[Tensor, "cell gene"], v: Float[Tensor, "cell gene"], w: Bool[Tensor, "cell gene"]
 ) -> Float[Tensor, ""]:
     """Return the mean absolute error of non-zero values."""
-    return _mean((predicted - v).abs(), w & (v != 0))
+    return mean_where((predicted - v).abs(), w & (v != 0))
 
 
 @equation(
@@ -198,7 +195,7 @@ def focal_loss(a: Float[Tensor, "cell class"], y: Int[Tensor, " cell"], gamma: f
     known = y >= 0
     log_p = F.log_softmax(a, dim=1).gather(1, y.clamp(min=0)[:, None])[:, 0]
     unlikely = (-torch.expm1(log_p)).clamp(min=0) ** gamma if gamma else 1.0
-    return _mean(-unlikely * log_p, known)
+    return mean_where(-unlikely * log_p, known)
 
 
 @equation(
@@ -213,7 +210,7 @@ def hierarchical_loss(
     """Return the mean loss; ``y`` are nodes, below 0 where not known, and ``L`` the leaves below each node."""
     known = y >= 0
     below = a.masked_fill(~L[y.clamp(min=0)], -math.inf)
-    return _mean(torch.logsumexp(a, 1) - torch.logsumexp(below, 1), known)
+    return mean_where(torch.logsumexp(a, 1) - torch.logsumexp(below, 1), known)
 
 
 @equation(
@@ -225,7 +222,7 @@ def hierarchical_loss(
 def token_value_loss(a: Float[Tensor, "cell class"], y: Int[Tensor, " cell"]) -> Float[Tensor, ""]:
     """Return the mean squared difference; bins below 0 do not count."""
     expected = torch.softmax(a, dim=1) @ torch.arange(a.shape[1], dtype=a.dtype, device=a.device)
-    return _mean((expected - y).square(), y >= 0)
+    return mean_where((expected - y).square(), y >= 0)
 
 
 # Whole-cell expression decoding ------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from expressor.core.errors import DataError, check_choice, check_range
 from expressor.systems.bmfm import equations
+from expressor.train.means import mean_where
 
 Source = Literal["genes", "values", "profile", "counts", "label"]
 Loss = Literal[
@@ -183,8 +184,7 @@ def _expected(outputs: Outputs, targets: Targets, one: Objective) -> Tensor:
     errors = (
         seen * _part(outputs.value, "the whole cell") - _part(targets.profile, "the whole cell's values")
     ).square()
-    wanted = targets.wanted[one.on]
-    return torch.where(wanted, errors, 0.0).sum() / wanted.sum().clamp(min=1)
+    return mean_where(errors, targets.wanted[one.on])
 
 
 def _counts(outputs: Outputs, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,15 +194,19 @@ def _counts(outputs: Outputs, targets: Targets) -> tuple[Tensor, Tensor, Tensor]
     return _part(targets.counts, "counts"), mu, _part(outputs.theta, "dispersions")
 
 
+def _mean_of_cells(likely: Tensor, wanted: Tensor) -> Tensor:
+    cells = torch.where(wanted, likely, 0.0).sum(1)
+    return -mean_where(cells, torch.ones_like(cells, dtype=torch.bool))
+
+
 def _nb(outputs: Outputs, targets: Targets, one: Objective) -> Tensor:
-    x, mu, theta = _counts(outputs, targets)
-    return -torch.where(targets.wanted[one.on], equations.negative_binomial(x, mu, theta), 0.0).sum() / len(x)
+    return _mean_of_cells(equations.negative_binomial(*_counts(outputs, targets)), targets.wanted[one.on])
 
 
 def _zinb(outputs: Outputs, targets: Targets, one: Objective) -> Tensor:
     x, mu, theta = _counts(outputs, targets)
-    found = equations.zero_inflated(x, mu, theta, _part(outputs.zero, "logits of zeros"))
-    return -torch.where(targets.wanted[one.on], found, 0.0).sum() / len(x)
+    likely = equations.zero_inflated(x, mu, theta, _part(outputs.zero, "logits of zeros"))
+    return _mean_of_cells(likely, targets.wanted[one.on])
 
 
 TERMS: dict[tuple[str, str], Term] = {

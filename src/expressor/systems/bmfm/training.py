@@ -111,7 +111,7 @@ class Learner(nn.Module):
         truth = batch.get("label_values", values)
         shown_genes, shown_values = genes, values
         if self.masks:
-            shown_genes, shown_values, hidden = self._mask(genes, values)
+            shown_genes, shown_values, hidden = self._mask(batch)
         encoded = self.network(
             shown_genes, shown_values, hidden.get("hidden_genes"), hidden.get("hidden_values"), batch.get("depth"),
             None if self.masks else self.network.cells, batch["measured"],
@@ -155,15 +155,15 @@ class Learner(nn.Module):
         knows = any((one.source, one.loss) == ("values", "is_zero") for one in self.objectives)
         return torch.sigmoid(-(own if knows else zero)) * value
 
-    def _mask(self, genes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _mask(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return what is shown of genes and values, and which places were selected and hidden."""
+        genes, values, chance = batch["genes"], batch["values"], batch["chance"]
         keep, masking = genes >= 0, self.masking
         weight = self.gene_weight[genes.clamp(min=0).long()] ** (1 / masking.temperature)
         p = equations.mask_probability(weight, keep, masking.share)
         found, shown = {}, {"genes": genes, "values": values}
-        drawn = [torch.rand(2, *genes.shape, device=genes.device) for _ in range(2)]
         for i, name in enumerate(("genes", "values")):
-            u, kind = drawn[0 if masking.together else i]
+            u, kind = chance[..., 0 if masking.together else 2 * i :].unbind(-1)[:2]
             selected, hidden, switched = equations.choose_masked(u, kind, p, masking.hidden, masking.switched)
             wanted = self._needs(name)
             found[f"selected_{name}"] = selected & wanted
@@ -231,8 +231,11 @@ class WarmAdamW(torch.optim.AdamW):
 class Batches(Sequence[Mapping[str, Tensor]]):
     """The batches of an epoch as tensors, each a pure function of seed, epoch, step and rank."""
 
-    def __init__(self, parts: Sequence[CellBatch], reading: Reading, labels: Labels, whole: bool) -> None:
-        self.parts, self.reading, self.labels, self.whole = parts, reading, labels, whole
+    def __init__(
+        self, parts: Sequence[CellBatch], reading: Reading, labels: Labels, *, whole: bool, masked: bool
+    ) -> None:
+        self.parts, self.reading, self.labels = parts, reading, labels
+        self.wanted = {"whole": whole, "masked": masked}
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -242,7 +245,7 @@ class Batches(Sequence[Mapping[str, Tensor]]):
 
     def __getitem__(self, item: Any) -> Any:
         part = self.parts[item]
-        found = self.reading.batch(part.rows, part.matrix, part.seeds, whole=self.whole)
+        found = self.reading.batch(part.rows, part.matrix, part.seeds, **self.wanted)
         return found | labels_at(self.labels, part.rows)
 
 
@@ -254,25 +257,24 @@ def labels_at(labels: Labels, rows: np.ndarray) -> dict[str, Tensor]:
 class Judge:
     """Held-out cells that judge each epoch: losses, and how much of the variance above the gene means is explained."""
 
-    def __init__(self, judged: Reading, rows: np.ndarray, labels: Labels, batch_size: int) -> None:
+    def __init__(self, judged: Reading, rows: np.ndarray, labels: Labels, batch_size: int, *, masked: bool) -> None:
         self.batches = []
         self.mean = torch.from_numpy(judged.moments.mean).float()
         for start in range(0, min(len(rows), _JUDGED), batch_size):
             part = rows[start : start + batch_size]
-            batch = judged.batch(part, judged.corpus.blocks.read(part), None, whole=True)
+            batch = judged.batch(part, judged.corpus.blocks.read(part), None, whole=True, masked=masked)
             self.batches.append(batch | labels_at(labels, part))
 
-    def validate(self, learner: Learner, *, seed: int) -> dict[str, float]:
+    def validate(self, learner: Learner) -> dict[str, float]:
         """Return mean losses, and ``val_r2`` where whole cells are decoded; adaptive weights are brought up to date."""
         device = learner.gene_weight.device
         sums: dict[str, float] = {}
         n_genes = len(self.mean)
         about, around = torch.zeros(n_genes, device=device), torch.zeros(n_genes, device=device)
         error, count = torch.zeros(n_genes, device=device), torch.zeros(n_genes, device=device)
-        for i, held in enumerate(self.batches):
+        for held in self.batches:
             batch = {name: one.to(device) for name, one in held.items()}
-            with loop.seeded(seed, "judge", i):
-                outputs, targets, _ = learner.run(batch)
+            outputs, targets, _ = learner.run(batch)
             for name, value in total_loss(learner.objectives, outputs, targets).items():
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + float(value) / len(self.batches)
             if outputs.value is not None:
@@ -283,8 +285,7 @@ class Judge:
                 about, around = about + parts[0], around + parts[1]
                 error, count = error + parts[0], count + targets.wanted["all"].sum(0)
             elif outputs.token_value is not None and targets.token_value is not None:
-                with loop.seeded(seed, "judge", i):
-                    _, _, hidden = learner._mask(batch["genes"], batch["values"])
+                _, _, hidden = learner._mask(batch)
                 at = batch["genes"][hidden["selected_values"]].long()
                 error.index_add_(0, at, (outputs.token_value - targets.token_value).square())
                 count.index_add_(0, at, torch.ones_like(targets.token_value))
@@ -350,17 +351,17 @@ def pretrain(
     source = Stream(
         reading.corpus.blocks, batch_size=min(plan.batch_size, len(rows)), seed=seed, rows=rows, balance=balance
     )
-    whole = learner.profile is not None
-    judge = Judge(judged.reading, judged.rows, judged.labels, plan.batch_size)
+    wanted = {"whole": learner.profile is not None, "masked": learner.masks}
+    judge = Judge(judged.reading, judged.rows, judged.labels, plan.batch_size, masked=learner.masks)
     training = loop.Training(
         leaves_parts_out=True,
         module=learner,
-        batches=lambda epoch, rank, world: Batches(source.batches(epoch, rank, world), reading, labels, whole),
+        batches=lambda epoch, rank, world: Batches(source.batches(epoch, rank, world), reading, labels, **wanted),
         loss=lambda module, batch: module(batch),
         optimizer=lambda parameters: WarmAdamW(
             parameters, lr=plan.lr, weight_decay=plan.weight_decay, betas=betas, warm_up=warm_up
         ),
-        validate=lambda module: judge.validate(unwrapped(module), seed=seed),
+        validate=lambda module: judge.validate(unwrapped(module)),
         monitor="val_loss",
         direction="min",
     )

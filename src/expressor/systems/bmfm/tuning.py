@@ -155,7 +155,9 @@ def tune(
     training = loop.Training(
         leaves_parts_out=True,
         module=tuned, validate=validate, monitor="val_loss", direction="min",
-        batches=lambda epoch, rank, world: Batches(source.batches(epoch, rank, world), reading, labels, False),
+        batches=lambda epoch, rank, world: Batches(
+            source.batches(epoch, rank, world), reading, labels, whole=False, masked=False
+        ),
         loss=lambda module, batch: {"loss": focal_loss(module(batch), batch[name], gamma)},
     )  # fmt: skip
     outcome = loop.run(
