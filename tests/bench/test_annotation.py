@@ -97,6 +97,32 @@ def test_the_table_speaks_of_cells(results):
     assert "patients" not in text
 
 
+def test_the_table_says_what_another_seed_changes(task):
+    own = run(task, protocol="simulated", methods=[], seeds=(0, 3), once=["boosted"])
+    assert own.drop_duplicates("method").set_index("method")["n_seeds"].to_dict() == {
+        one.name: 2 if one.name == "permuted" else 1 for one in task.controls(task.protocol("simulated"))
+    }
+    spread = own[own["level"] == "seeds"].set_index(["metric", "section"])
+    assert set(spread["method"]) == {"permuted"}
+    alone = []
+    for seed in (0, 3):
+        rows = run(task, protocol="simulated", methods=[], seeds=(seed,))
+        assert not (rows["level"] == "seeds").any()
+        alone.append(rows[(rows["method"] == "permuted") & (rows["reference"] == "")].set_index(["metric", "section"]))
+    for which in spread.index:
+        values = [one.loc[which, "value"] for one in alone]
+        found = spread.loc[which]
+        assert (found["low"], found["high"]) == (min(values), max(values))
+        assert found["value"] == pytest.approx(np.mean(values))
+    assert spread.loc[("accuracy", "all"), "low"] < spread.loc[("accuracy", "all"), "high"]
+    text = table(own)
+    assert "### accuracy: seeds" in text
+    assert "### macro F1: seeds" in text
+    assert text.split("### accuracy: seeds")[1].split("###")[0].count("permuted types | 2 |") == 1
+    with pytest.raises(DataError, match="method to run once.*boosted"):
+        run(task, protocol="simulated", methods=[], once=["boostd"])
+
+
 def test_resampled_f1_is_that_of_the_weights():
     rng = np.random.default_rng(0)
     truth, given = rng.choice(list("abc"), 50), rng.choice(list("abcd"), 50)

@@ -54,7 +54,11 @@ def test_a_method_sees_counts_and_names_alone(task):
 
 def test_results_have_intervals_over_cells_and_paired_differences(task):
     results = run(task, protocol="simulated", methods=["diphw"], seeds=(0, 1))
-    plain = results[(results["metric"] == "ari") & (results["reference"] == "")].set_index("method")
+    own = results[(results["metric"] == "ari") & (results["reference"] == "")]
+    plain = own[own["level"] == "cells"].set_index("method")
+    assert set(own.loc[own["level"] == "seeds", "method"]) == {
+        one.name for one in task.methods(task.protocol("simulated"), ["diphw"]) if one.seeded
+    }
     assert (plain["status"] == "measured").all()
     assert set(plain.index) == {one.name for one in task.methods(task.protocol("simulated"), ["diphw"])}
     assert ((plain["low"] <= plain["value"]) & (plain["value"] <= plain["high"])).all()

@@ -359,7 +359,7 @@ def test_protocols_side_by_side():
         lines = []
         for method, value in values.items():
             common = {"task": "survival", "protocol": protocol, "version": 1, "hash": "h" + protocol, "method": method,
-                      "title": method.upper(), "metric": "concordance", "section": "all"}  # fmt: skip
+                      "title": method.upper(), "metric": "concordance", "section": "all", "level": "patients"}  # fmt: skip
             if method in refused:
                 lines.append(common | {"status": "refused", "value": np.nan, "reference": ""})
                 continue

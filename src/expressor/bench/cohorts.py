@@ -36,6 +36,9 @@ from expressor.metrics.patients import bootstrap_weights, interval_of, paired_di
 METRICS = ("__init__", "bootstrap", "catalogue", "patients", "records")
 """Modules of ``expressor.metrics`` that every task on bulk profiles is judged by."""
 
+SEEDS = "seeds"
+"""Level of the rows that say what another seed changes."""
+
 SEEN = (keys.PATIENT, keys.COHORT, keys.PIPELINE)
 """Columns of ``obs`` that a method may see of test samples."""
 
@@ -165,6 +168,8 @@ def summarise_patients(
 ) -> pd.DataFrame:
     """Return tidy results: every statistic with its interval over patients, and paired differences of the headline metrics.
 
+    Where a method was run with several seeds, rows of the level ``"seeds"`` hold mean, least and largest of its headline metrics.
+
     Parameters
     ----------
     cells
@@ -202,7 +207,7 @@ def summarise_patients(
                 drawn[name, variant, one.setting, one.metric] = one, draws
                 interval = interval_of(one.value, draws, n_patients=len(set(one.patients)))
             rows.append(about | _row(one.setting, one.metric, interval) | {"n": one.n, "n_undefined": one.n_undefined})
-        rows += [about | row for row in _fitted(group)]
+        rows += [about | row for row in (*_over_seeds(group, statistics, headline), *_fitted(group))]
     for reference in references:
         rows += _differences(drawn, by_name, reference, headline)
     return pd.DataFrame(rows).fillna({"reference": "", "reference_of": ""})
@@ -289,6 +294,27 @@ def _differences(
 
 def _names(one: Statistic) -> set[str]:
     return set() if one.patients is None else set(one.patients.tolist())
+
+
+def _over_seeds(
+    cells: Sequence[Cell], statistics: Callable[[Sequence[Cell]], list[Statistic]], headline: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Mean, least and largest over seeds, each judged on all its folds; nothing where there is one seed."""
+    by_seed: dict[int, list[Cell]] = {}
+    for cell in cells:
+        by_seed.setdefault(cell.key.seed, []).append(cell)
+    if len(by_seed) < 2:
+        return []
+    found: dict[tuple[str, str], list[float]] = {}
+    for own in by_seed.values():
+        for one in statistics(own):
+            if one.metric in headline:
+                found.setdefault((one.setting, one.metric), []).append(one.value)
+    return [
+        _row(setting, metric, Interval(float(np.mean(values)), min(values), max(values), 1.0, len(values), 0, "range"))
+        | {"level": SEEDS, "unit": SEEDS, "n": len(values)}
+        for (setting, metric), values in found.items()
+    ]
 
 
 def _fitted(cells: Sequence[Cell]) -> list[dict[str, Any]]:

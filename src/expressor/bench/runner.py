@@ -12,7 +12,7 @@ import pandas as pd
 from expressor import __version__
 from expressor.bench.store import Cell, Key, read_cell, write_cell
 from expressor.bench.task import Fold, Method, Protocol, Task, code_digest, digest, find_task
-from expressor.core.errors import DataError, ExpressorError, check_range
+from expressor.core.errors import DataError, ExpressorError, check_choice, check_range
 from expressor.core.log import progress
 from expressor.core.optional import need
 from expressor.core.serial import to_plain, write_json
@@ -24,6 +24,7 @@ def run(
     protocol: str | None = None,
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
+    once: Sequence[str] = (),
     out: str | Path | None = None,
     scheduler: str | None = None,
     show: bool | None = None,
@@ -40,6 +41,8 @@ def run(
         Methods to run beside the controls, which are in every table; by default all but those that take very long (``Task.slow``).
     seeds
         Seeds of every method that depends on one. Scores are averaged over seeds; seeds are no replicates for an interval.
+    once
+        Methods that are run with the first seed alone, because they take long.
     out
         Folder for ``results.csv``, ``table.md``, ``protocol.json`` and one file a finished cell. Cells found there that were made
         under the same protocol, by the same code of method and metrics, on the same data, are not computed again.
@@ -53,7 +56,8 @@ def run(
     pandas.DataFrame
         One row a number: task, protocol, version and hash; method, kind, scale; section (``"all"`` or a name), metric, unit
         (averaging), direction; value, low, high, level and design of the interval, number of clusters; n and n_undefined;
-        ``reference`` for paired differences; ``source`` (``"measured"``); status and message of refusals; what it ``needs``.
+        ``reference`` for paired differences; ``source`` (``"measured"``); ``n_seeds``; status and message of refusals; what it
+        ``needs``.
 
     Raises
     ------
@@ -67,12 +71,15 @@ def run(
         raise DataError("no seed was given", expected="at least one")
     for seed in seeds:
         check_range(seed, name="seeds", low=0, integer=True)
+    for name in once:
+        check_choice(name, [one.name for one in entries], name="method to run once")
+    of_method = {one.name: seeds if one.seeded and one.name not in once else seeds[:1] for one in entries}
     fingerprint, folds = _prepared(task, chosen)
     jobs = [
         (entry, fold.name, _key(task, chosen, entry, fold.name, variant, seed, fingerprint))
         for variant in chosen.variants
         for entry in entries
-        for seed in (seeds if entry.seeded else seeds[:1])
+        for seed in of_method[entry.name]
         for fold in folds
     ]
     folder = None if out is None else Path(out)
@@ -84,7 +91,7 @@ def run(
         if folder is not None:
             write_cell(folder / "cells", cell)
     results = task.summarise(chosen, [cells[key] for _, _, key in jobs], entries)
-    results = _labelled(results, task, chosen, len(seeds))
+    results = _labelled(results, task, chosen, {name: len(own) for name, own in of_method.items()})
     if folder is not None:
         _write(folder, chosen, results)
         task.keep(chosen, folder)
@@ -169,10 +176,11 @@ def _spread(task: Task, protocol: Protocol, jobs: Sequence[tuple[Method, str, Ke
             yield future.result()
 
 
-def _labelled(results: pd.DataFrame, task: Task, protocol: Protocol, n_seeds: int) -> pd.DataFrame:
+def _labelled(results: pd.DataFrame, task: Task, protocol: Protocol, n_seeds: Mapping[str, int]) -> pd.DataFrame:
     front = {"task": task.name, "protocol": protocol.name, "version": protocol.version, "hash": protocol.hash}
     labelled = pd.concat([pd.DataFrame(front, index=results.index), results], axis=1)
-    labelled["source"], labelled["n_seeds"], labelled["expressor"] = "measured", n_seeds, __version__
+    labelled["source"], labelled["expressor"] = "measured", __version__
+    labelled["n_seeds"] = results["method"].map(n_seeds)
     labelled.attrs["protocol"] = protocol
     return labelled
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from expressor.bench.cohorts import SEEDS
 from expressor.metrics.catalogue import record
 
 HEADLINES = ("restoration_rmse", "balanced_accuracy", "concordance", "ari", "integration", "map_r2")
@@ -43,7 +44,7 @@ def cohort_table(results: pd.DataFrame, notes: Sequence[str] = ()) -> str:
         The headline metric with intervals, the other metrics, paired differences, seconds, refusals, and how intervals were made.
     """
     whole, first = results, results.iloc[0]
-    results = whole[~whole["level"].isin(CLUSTERS)]
+    results = whole[~whole["level"].isin((*CLUSTERS, SEEDS))]
     measured = results[results["status"] == "measured"]
     plain = measured[(measured["reference"] == "") & ~measured["metric"].str.startswith("fitted:")]
     names = list(dict.fromkeys(plain["metric"]))
@@ -63,7 +64,7 @@ def cohort_table(results: pd.DataFrame, notes: Sequence[str] = ()) -> str:
         parts += [_metric(results, plain, name, intervals=False) for name in rest]
     parts.append(_paired(measured, UNITS.get(task, "patients")))
     parts += [_clusters(whole[whole["level"] == one], one) for one in CLUSTERS]
-    parts += [_seconds(measured), _refused(results),
+    parts += [_spread(whole[whole["level"] == SEEDS]), _seconds(measured), _refused(results),
               _remarks(results, plain, notes, UNITS.get(task, "patients"))]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -161,6 +162,24 @@ def _clusters(rows: pd.DataFrame, level: str) -> str:
     return "\n\n".join(parts)
 
 
+def _spread(rows: pd.DataFrame) -> str:
+    """Return the means over seeds with the least and the largest."""
+    parts = []
+    for metric, own in rows.groupby("metric", sort=False):
+        settings = list(dict.fromkeys(own["section"]))
+        lines = []
+        for title, mine in own.groupby("title", sort=False):
+            by_setting = mine.set_index("section")
+            lines.append([str(title), str(int(mine["n"].iloc[0])), *[_range(by_setting.loc[one]) for one in settings]])
+        heads = ["mean (least to largest)"] if settings == ["all"] else settings
+        parts.append(f"### {record(str(metric)).title}: seeds\n\n{_grid(['method', 'seeds', *heads], lines)}")
+    return "\n\n".join(parts)
+
+
+def _range(row: Any) -> str:
+    return f"{_number(row['value'])} ({_number(row['low'])} to {_number(row['high'])})"
+
+
 def _seconds(measured: pd.DataFrame) -> str:
     rows = measured[measured["metric"].isin(["fitted:fit_seconds", "fitted:predict_seconds"])]
     if not len(rows):
@@ -240,6 +259,7 @@ def across_table(results: Sequence[pd.DataFrame], *, metric: str = "concordance"
         p-value of Wilcoxon's signed-rank test on the protocols' differences, Holm-corrected over methods.
     """
     joined = pd.concat([one.fillna({"reference": "", "reference_of": ""}) for one in results], ignore_index=True)
+    joined = joined[joined["level"] != SEEDS]
     measured = joined[joined["status"] == "measured"]
     plain = measured[measured["reference"] == ""]
     protocols = list(dict.fromkeys(joined["protocol"]))

@@ -15,6 +15,7 @@ def bench(
     protocol: str | None = None,
     methods: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (0,),
+    once: tuple[str, ...] = (),
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     scheduler: str | None = None,
 ) -> None:
@@ -30,6 +31,8 @@ def bench(
         Methods to run beside the controls; by default all but those that take very long.
     seeds
         Seeds of every method.
+    once
+        Methods to run with the first seed alone.
     out
         Folder for results.csv and table.md.
     scheduler
@@ -38,7 +41,14 @@ def bench(
     from expressor import bench as room
 
     results = room.run(
-        task, protocol=protocol, methods=methods or None, seeds=seeds, out=out, scheduler=scheduler, show=None
+        task,
+        protocol=protocol,
+        methods=methods or None,
+        seeds=seeds,
+        once=once,
+        out=out,
+        scheduler=scheduler,
+        show=None,
     )
     console.print(room.table(results), markup=False, soft_wrap=True)
 
