@@ -9,8 +9,17 @@ import pytest
 
 from expressor.core.errors import DataError, FormatError
 from expressor.data import brainspace, keys
-from expressor.data.brainspace import Grid, brain_grid, check_brain, check_places, grid_of, tissue_at, write_maps
-from expressor.data.parcels import Parcellation, read_parcellation
+from expressor.data.brainspace import (
+    Grid,
+    brain_grid,
+    check_brain,
+    check_places,
+    grid_of,
+    read_grid,
+    tissue_at,
+    write_maps,
+)
+from expressor.data.parcels import check_parcellation, read_parcellation
 
 nibabel = pytest.importorskip("nibabel")
 pytest.importorskip("nilearn")
@@ -175,9 +184,17 @@ def test_parcellations_are_read_and_checked(tmp_path):
     nibabel.save(nibabel.Nifti1Image(volume + np.float32(0.5), affine), tmp_path / "map.nii.gz")
     with pytest.raises(FormatError, match="holds no parcels; expected whole numbers in three dimensions"):
         read_parcellation(tmp_path / "map.nii.gz", tmp_path / "atlas.csv")
-    assert isinstance(atlas, Parcellation)
+    assert check_parcellation(atlas) is atlas
+    with pytest.raises(DataError, match="this is no parcellation; expected a Parcellation, got str. Read it with"):
+        check_parcellation("atlas.nii.gz")
+    parcels = np.array([2, 1, 2])
+    mean, count = atlas.means([(parcels, np.array([[1.0, 0], [5, 6], [3, 4]])), (parcels[:1], np.array([[5.0, 2]]))])
+    np.testing.assert_array_equal(mean, [[5, 6], [3, 2], [np.nan, np.nan]])
+    assert count.tolist() == [1, 3, 0]
     (tmp_path / "map.nii.gz").write_bytes(b"no image")
     with pytest.raises(FormatError, match="cannot be read as NIfTI"):
         grid_of(tmp_path / "map.nii.gz")
     with pytest.raises(DataError, match="there is no NIfTI at"):
-        grid_of(tmp_path / "absent.nii.gz")
+        read_grid(tmp_path / "absent.nii.gz")
+    with pytest.raises(DataError, match="this is no grid; expected a Grid, or the path of a NIfTI, got ndarray"):
+        read_grid(volume)

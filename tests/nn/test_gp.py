@@ -51,6 +51,9 @@ def test_inducing_points_at_all_points_give_the_exact_posterior() -> None:
     sparse = gp.GaussianProcess(x, y, LENGTHS, SIGNAL, NOISE, x)
     np.testing.assert_allclose(sparse.predict(new).numpy(), exact.predict(new).numpy(), atol=1e-3)
     np.testing.assert_allclose(sparse.variance(new).numpy(), exact.variance(new).numpy(), atol=1e-3)
+    for one in (exact, sparse):
+        last = one.predict(new, torch.tensor([y.shape[1] - 1, 0]))
+        torch.testing.assert_close(last, one.predict(new)[:, [-1, 0]])
 
 
 def test_many_points_go_through_inducing_points() -> None:

@@ -123,6 +123,16 @@ def grid_of(image: str | os.PathLike[str]) -> Grid:
     return grid
 
 
+def read_grid(grid: Grid | str | os.PathLike[str]) -> Grid:
+    """Return a grid, or the voxels of the NIfTI at a path (:func:`grid_of`); DataError for anything else."""
+    if isinstance(grid, str | os.PathLike):
+        return grid_of(grid)
+    if not isinstance(grid, Grid):
+        raise DataError("this is no grid", expected="a Grid, or the path of a NIfTI", got=type(grid).__name__,
+                        fix="Make it with expressor.data.brain_grid or grid_of.")  # fmt: skip
+    return grid
+
+
 def template(what: str, *, resolution: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Return a volume of the template, float32 (x, y, z), read-only, and its affine.
 

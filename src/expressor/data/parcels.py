@@ -1,8 +1,10 @@
 """Parcellations of the brain: which parcel a place is in, and where the parcels are."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,6 +63,40 @@ class Parcellation:
         places, parcel = self.voxels()
         table = pd.DataFrame(places, columns=list("xyz")).groupby(parcel).mean()
         return table.reindex(self.table.index)
+
+    def means(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean over each parcel, in the order of the table.
+
+        Parameters
+        ----------
+        parts
+            Pairs of the parcels (value,), which are in the table, and what is to be averaged, (value, column).
+
+        Returns
+        -------
+        mean, count
+            float64 (parcel, column), NaN without a value; and how many values it is of, int64 (parcel,).
+        """
+        ids = self.table.index.to_numpy()
+        order = np.argsort(ids, kind="stable")
+        total: np.ndarray | float = 0.0
+        count = np.zeros(len(ids), dtype=np.int64)
+        for parcel, values in parts:
+            row = order[np.searchsorted(ids[order], parcel)]
+            count += np.bincount(row, minlength=len(ids))
+            own = np.zeros((len(ids), values.shape[1]))
+            np.add.at(own, row, values)
+            total = total + own
+        with np.errstate(invalid="ignore"):
+            return total / count[:, None], count
+
+
+def check_parcellation(atlas: Any) -> Parcellation:
+    """Return the parcellation, or refuse anything else, such as the path of one."""
+    if not isinstance(atlas, Parcellation):
+        raise DataError("this is no parcellation", expected="a Parcellation", got=type(atlas).__name__,
+                        fix="Read it with expressor.data.read_parcellation(image, table).")  # fmt: skip
+    return atlas
 
 
 def to_voxels(points: np.ndarray, affine: np.ndarray) -> np.ndarray:

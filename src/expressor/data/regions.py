@@ -14,7 +14,7 @@ from expressor.core.errors import DataError, check_choice, check_range
 from expressor.data import keys
 from expressor.data.brainspace import SPACE, check_places
 from expressor.data.normalisation import NORMALISATIONS, normalise
-from expressor.data.parcels import Parcellation, to_voxels
+from expressor.data.parcels import Parcellation, check_parcellation, to_voxels
 
 MISSING = ("none", "centroids", "interpolate")
 AVERAGES = ("donors", "samples")
@@ -81,6 +81,7 @@ def to_parcels(
     _check_choices(missing=(missing, MISSING), average=(average, AVERAGES), metric=(metric, METRICS),
                    sample_norm=(sample_norm, NORMALISATIONS), gene_norm=(gene_norm, NORMALISATIONS))  # fmt: skip
     _check_samples(adata, need_part=constrain or within_parts)
+    check_parcellation(atlas)
     side, part = (adata.obs[one].to_numpy(dtype=str) if constrain else None for one in (keys.HEMISPHERE, keys.PART))
     place = np.asarray(adata.obsm[keys.MNI], dtype=np.float64)
     parcel = assign_parcels(place, atlas, hemisphere=side, part=part, tolerance=tolerance, snap=snap)

@@ -1,12 +1,14 @@
 """The surface of the cortex that comes with nilearn, in mm of MNI152: fsaverage5, 10,242 vertices a side."""
 
 import importlib.resources
+import os
+from typing import Any
 
 import numpy as np
 
-from expressor.core.errors import check_choice
+from expressor.core.errors import FormatError, check_choice
 from expressor.core.optional import need
-from expressor.data.guard import reading
+from expressor.data.guard import find, reading
 
 SIDES = ("left", "right")
 KINDS = ("pial", "white")
@@ -48,3 +50,32 @@ def fsaverage(side: str, *, kind: str = "pial") -> tuple[np.ndarray, np.ndarray]
         vertices, faces = mesh.agg_data("pointset"), mesh.agg_data("triangle")
     vertices = np.asarray(vertices, dtype=np.float64) @ _TO_MNI152[:, :3].T + _TO_MNI152[:, 3]
     return vertices, np.asarray(faces, dtype=np.int64)
+
+
+def read_vertices(mesh: Any) -> np.ndarray:
+    """Return the vertices of a mesh, (vertex, 3) in its own space.
+
+    Parameters
+    ----------
+    mesh
+        Coordinates, a pair of coordinates and faces such as of :func:`fsaverage`, or the path of a GIFTI surface, for which the
+        extra ``brain`` is needed.
+
+    Raises
+    ------
+    DataError
+        There is no such file.
+    FormatError
+        It holds no surface.
+    """
+    if not isinstance(mesh, str | os.PathLike):
+        return np.asarray(mesh[0] if isinstance(mesh, tuple | list) and len(mesh) == 2 else mesh)
+    path = find(mesh, what="GIFTI surface")
+    nibabel = need("nibabel", extra="brain", purpose="read surfaces")
+    with reading(path, "GIFTI"):
+        loaded = nibabel.load(path)
+    found = loaded.agg_data("pointset") if isinstance(loaded, nibabel.GiftiImage) else ()
+    if not isinstance(found, np.ndarray):
+        raise FormatError(f"{path} holds no surface", expected="a GIFTI file with the coordinates of vertices",
+                          fix="Files of values (.func.gii, .shape.gii) have none: give the surface's own file.")  # fmt: skip
+    return found

@@ -8,7 +8,7 @@ from scipy import ndimage
 from expressor.core.errors import FormatError
 from expressor.core.optional import need
 from expressor.data.guard import find, reading
-from expressor.data.parcels import Parcellation
+from expressor.data.parcels import Parcellation, check_parcellation
 
 
 def volume_at(image: str | os.PathLike[str], points: np.ndarray) -> np.ndarray:
@@ -52,15 +52,10 @@ def volume_per_parcel(image: str | os.PathLike[str], atlas: Parcellation) -> np.
     The volume is read at the parcellation's voxels (:func:`volume_at`); those that are NaN are left out. A parcel without any is
     NaN.
     """
-    places, parcel = atlas.voxels()
+    places, parcel = check_parcellation(atlas).voxels()
     values = volume_at(image, places)
     known = np.isfinite(values)
-    ids = np.sort(atlas.table.index.to_numpy())
-    row = np.searchsorted(ids, parcel[known])
-    count = np.bincount(row, minlength=len(ids))
-    total = np.bincount(row, weights=values[known], minlength=len(ids))
-    mean = np.divide(total, count, out=np.full(len(ids), np.nan), where=count > 0)
-    return mean[np.searchsorted(ids, atlas.table.index.to_numpy())]
+    return atlas.means([(parcel[known], values[known, None])])[0][:, 0]
 
 
 def _read(image: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from expressor.core.errors import DataError, check_range
@@ -95,20 +95,24 @@ class GaussianProcess:
         c = torch.linalg.solve_triangular(b, a @ self.y, upper=False) / self.noise.sqrt()
         return lower, b, c
 
-    def predict(self, x: Float[Tensor, "query axis"]) -> Float[Tensor, "query gene"]:
-        """Return the posterior mean of the function."""
-        return torch.cat([self._mean(one) for one in x.double().split(_CHUNK)])
+    def predict(
+        self, x: Float[Tensor, "query axis"], genes: Int[Tensor, " gene"] | None = None
+    ) -> Float[Tensor, "query gene"]:
+        """Return the posterior mean of the function, of all genes or of those at some positions."""
+        weights = self._exact[1] if not len(self.inducing) else self._sparse[2]
+        weights = weights if genes is None else weights[:, genes]
+        return torch.cat([self._mean(one, weights) for one in x.double().split(_CHUNK)])
 
     def variance(self, x: Float[Tensor, "query axis"]) -> Float[Tensor, " query"]:
         """Return the variance of a new measurement: of the function and of the noise; the same for every gene."""
         return torch.cat([self._variance(one) for one in x.double().split(_CHUNK)])
 
-    def _mean(self, x: Tensor) -> Tensor:
+    def _mean(self, x: Tensor, weights: Tensor) -> Tensor:
         if not len(self.inducing):
-            return self.signal * matern32(x, self.x, self.lengths) @ self._exact[1]
-        lower, b, c = self._sparse
+            return self.signal * matern32(x, self.x, self.lengths) @ weights
+        lower, b, _ = self._sparse
         inner = self._whitened(x, lower)
-        return torch.linalg.solve_triangular(b, inner, upper=False).T @ c
+        return torch.linalg.solve_triangular(b, inner, upper=False).T @ weights
 
     def _variance(self, x: Tensor) -> Tensor:
         if not len(self.inducing):

@@ -53,11 +53,11 @@ class Calibration:
         scores = error / scale[:, None]
         return cls(knots, width, np.stack([conformal_quantile(scores, float(one)) for one in LEVELS]))
 
-    def radius_at(self, coverage: float, distance: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+    def radius_at(self, coverage: float, distance: np.ndarray, own: np.ndarray | None, genes: np.ndarray) -> np.ndarray:
         """Return half the width of intervals, float64 (point, gene); the next kept coverage above is used."""
         row = min(int(np.searchsorted(LEVELS, coverage - 1e-9)), len(LEVELS) - 1)
         scale = np.interp(distance, self.distance, self.width) if own is None else own
-        return scale[:, None] * self.radius[row]
+        return scale[:, None] * self.radius[row, genes]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by name; :meth:`from_arrays` is the way back."""

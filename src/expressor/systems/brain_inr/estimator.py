@@ -10,23 +10,31 @@ import pandas as pd
 
 from expressor.core.errors import DataError, GeneError, check_choice, check_range, nearest_names
 from expressor.data import keys
-from expressor.data.brainspace import Grid, brain_grid, write_maps
-from expressor.data.parcels import Parcellation
+from expressor.data.brainspace import Grid, brain_grid, check_places, read_grid, write_maps
+from expressor.data.parcels import Parcellation, check_parcellation
+from expressor.data.surfaces import read_vertices
 from expressor.estimator.base import Estimator, State
 from expressor.estimator.roles import Maps
 from expressor.genes.vocab import GeneVocab
-from expressor.systems.brain_inr import storage
+from expressor.systems.brain_inr import asking, storage
 from expressor.systems.brain_inr.calibration import ONE_SD
-from expressor.systems.brain_inr.fitting import FieldFit, FittedField, history_of
+from expressor.systems.brain_inr.fitting import FieldFit, history_of
 from expressor.systems.brain_inr.genes import SUPPLIED
-from expressor.systems.brain_inr.inputs import CONDITIONS, Samples, read_given, read_places, read_samples, space_of
+from expressor.systems.brain_inr.inputs import (
+    CONDITIONS,
+    Samples,
+    check_given,
+    read_given,
+    read_places,
+    read_samples,
+    space_of,
+)
 from expressor.systems.brain_inr.judging import judge_map
 from expressor.systems.brain_inr.training import SCHEDULES
 from expressor.systems.brain_inr.wording import methods_paragraph
 from expressor.train.plan import TrainPlan
 
 FIELDS = ("fourier", "siren", "knn", "idw", "gp", "ensemble")
-_POINTS = 65536  # places answered at once
 _GENES = 256  # genes of a volume that are in memory at once
 
 
@@ -141,6 +149,10 @@ class BrainINR(Estimator, Maps):
                 "a network of sines is told the gene by numbers", fix='Use gene="scalar", "spectral" or "varm:NAME".'
             )
         if self.conditions != "auto":
+            if isinstance(self.conditions, str):
+                raise DataError(
+                    "conditions are several names", got=repr(self.conditions), fix=f"Write ({self.conditions!r},)."
+                )
             for one in self.conditions:
                 check_choice(one, CONDITIONS, name="conditions")
         for name, low in (("gene_dim", 1), ("folds", 0), ("frequencies", 1), ("width", 1), ("depth", 1), ("neighbours", 1),
@@ -162,7 +174,7 @@ class BrainINR(Estimator, Maps):
         judge = np.zeros(len(samples.places), dtype=bool)
         if val is not None:
             more = read_samples(val, genes, donors=self.donor != "ignore", space=self.space_)
-            samples = _joined(samples, more)
+            samples = Samples.join(samples, more)
             judge = np.arange(len(samples.places)) >= len(judge)
         self.donors_ = tuple(sorted(set(samples.donors)))
         groups: list[tuple[str, np.ndarray]] = [("", np.ones(len(judge), dtype=bool))]
@@ -209,19 +221,12 @@ class BrainINR(Estimator, Maps):
         GeneError
             A gene was not in the fit.
         """
-        self._check_fitted()
-        places = self._fields[0].frame.check(coords)
-        self._check_given(given, len(places))
-        if vectors is not None:
-            if genes is not None:
-                raise DataError("genes and vectors were given", fix="Give one of them.")
-            asked = [one.genes.of_others(vectors) for one in self._fields]
-            return self._averaged(lambda i, q: self._fields[i].predict(q, None, asked[i]), places, given)
-        columns = self._columns(genes)
-        found = np.empty((len(places), len(columns)), dtype=np.float32)
-        for rows, part in _chunks(places, given):
-            found[rows] = self._values(*part, columns, donor)
-        return found
+        places, given = self._asked(coords, given)
+        if vectors is None:
+            return asking.values(self._fields, places, given, self._columns(genes), donor)
+        if genes is not None:
+            raise DataError("genes and vectors were given", fix="Give one of them.")
+        return asking.scores(self._fields, places, given, vectors)
 
     def at_interval(
         self, coords: Any, genes: Sequence[str] | None = None, *, coverage: float = 0.9, given: pd.DataFrame | None = None,
@@ -237,25 +242,26 @@ class BrainINR(Estimator, Maps):
             In (0, 1); the next kept level above is used (hundredths from .5 up to .99, then .995).
         """
         check_range(coverage, name="coverage", low=0, high=1, open_low=True, open_high=True)
-        value = self.at(coords, genes, given=given, donor=donor)
-        half = self._radius(self._fields[0].frame.check(coords), genes, coverage, given, donor)
+        (places, given), columns = self._asked(coords, given), self._columns(genes)
+        value = asking.values(self._fields, places, given, columns, donor)
+        half = asking.radii(self._fields, places, given, columns, donor, coverage=coverage)
         return (value - half).astype(np.float32), (value + half).astype(np.float32)
 
     def uncertainty(
         self, coords: Any, genes: Sequence[str] | None = None, *, given: pd.DataFrame | None = None
     ) -> np.ndarray:
         """Return half the width of the interval that holds 68 % of new measurements, float32 (point, gene)."""
-        self._check_fitted()
-        return self._radius(self._fields[0].frame.check(coords), genes, ONE_SD, given, None).astype(np.float32)
+        places, given = self._asked(coords, given)
+        half = asking.radii(self._fields, places, given, self._columns(genes), None, coverage=ONE_SD)
+        return half.astype(np.float32)
 
     def distance(self, coords: Any) -> np.ndarray:
         """Return the distance from each place to the nearest sample, or its mirror image, float32 (point,)."""
-        self._check_fitted()
-        places = self._fields[0].frame.check(coords)
+        places, _ = self._asked(coords, None)
         return np.min([one.frame.nearest(places) for one in self._fields], axis=0).astype(np.float32)
 
     def to_nifti(
-        self, path: str | Path, genes: Sequence[str] | None = None, *, grid: Grid | None = None, resolution: int = 2,
+        self, path: str | Path, genes: Sequence[str] | None = None, *, grid: Grid | str | Path | None = None, resolution: int = 2,
         what: Literal["value", "uncertainty", "distance"] = "value",
     ) -> Path:  # fmt: skip
         """Write maps into one NIfTI, a volume a gene in the order asked for; a few hundred genes are in memory at a time.
@@ -267,8 +273,8 @@ class BrainINR(Estimator, Maps):
         genes
             All genes of the fit by default.
         grid
-            Voxels that are wanted (see :func:`expressor.data.brainspace.grid_of`); the template's brain by default. Those far
-            outside the brain are left NaN.
+            Voxels that are wanted: a grid, or the path of a NIfTI whose voxels are not 0; the template's brain by default. Those
+            far outside the brain are left NaN.
         resolution
             Side of its voxels in mm.
         what
@@ -277,12 +283,11 @@ class BrainINR(Estimator, Maps):
         self._check_fitted()
         check_choice(what, ("value", "uncertainty", "distance"), name="what")
         self._check_brain("NIfTI")
-        grid = grid or brain_grid(resolution=resolution)
+        grid = brain_grid(resolution=resolution) if grid is None else read_grid(grid)
         if any("tissue" in one.frame.conditions for one in self._fields):
             grid = grid.within_brain()
         points = grid.points()
-        names = [str(one) for one in (self.genes_in_ if genes is None else genes)]
-        self._columns(names)
+        names = [self.genes_in_.names[i] for i in self._columns(genes)]
         if what == "distance":
             return write_maps(path, grid, [self.distance(points)], n_maps=1)
         ask = self.at if what == "value" else self.uncertainty
@@ -299,20 +304,16 @@ class BrainINR(Estimator, Maps):
 
         self._check_fitted()
         self._check_brain("parcels")
-        places, parcel = atlas.voxels()
+        places, parcel = check_parcellation(atlas).voxels()
+        check_places(places, where="voxels of the parcellation")
         columns = self._columns(genes)
-        ids = atlas.table.index.to_numpy()
-        row = np.searchsorted(np.sort(ids), parcel)
-        total, count = np.zeros((len(ids), len(columns))), np.bincount(row, minlength=len(ids))
-        for rows, part in _chunks(places, None):
-            np.add.at(total, row[rows], self._values(*part, columns, None))
-        order = np.searchsorted(np.sort(ids), ids)
-        with np.errstate(invalid="ignore"):
-            mean = (total / count[:, None])[order].astype(np.float32)
-        obs = atlas.table.copy()
-        obs["voxels"] = count[order]
+        parts = asking.values_in_parts(self._fields, places, None, columns, None)
+        mean, count = atlas.means((parcel[rows], some) for rows, some in parts)
+        obs = atlas.table.assign(voxels=count)
         obs.index = obs.index.astype(str)
-        made = anndata.AnnData(mean, obs=obs, var=pd.DataFrame(index=[self.genes_in_.names[i] for i in columns]))
+        made = anndata.AnnData(
+            mean.astype(np.float32), obs=obs, var=pd.DataFrame(index=[self.genes_in_.names[i] for i in columns])
+        )
         made.obsm[keys.MNI] = atlas.centroids().to_numpy()
         made.uns = {keys.SPACE: self.space_, keys.UNIT: self.unit_}
         return made
@@ -323,17 +324,12 @@ class BrainINR(Estimator, Maps):
         Parameters
         ----------
         mesh
-            Coordinates (vertex, 3) in mm of MNI152, a pair of coordinates and faces, or the path of a GIFTI surface.
+            Coordinates (vertex, 3) in mm of MNI152, a pair of coordinates and faces, or the path of a GIFTI surface
+            (see :func:`expressor.data.surfaces.read_vertices`).
         genes
             As for :meth:`at`.
         """
-        self._check_fitted()
-        if isinstance(mesh, str | Path):
-            from expressor.core.optional import need
-
-            loaded = need("nibabel", extra="brain", purpose="read surfaces").load(mesh)
-            mesh = loaded.agg_data("pointset")
-        return self.at(mesh[0] if isinstance(mesh, tuple) else mesh, genes)
+        return self.at(read_vertices(mesh), genes)
 
     # The machinery ---------------------------------------------------------------------------------------------------
 
@@ -341,53 +337,22 @@ class BrainINR(Estimator, Maps):
         self._check_fitted()
         if genes is None:
             return np.arange(len(self.genes_in_))
+        if isinstance(genes, str):
+            raise DataError("genes are a list of names", got=repr(genes), fix=f"Write [{genes!r}].")
         known = {name: i for i, name in enumerate(self.genes_in_)}
         for one in genes:
             if one not in known:
                 raise GeneError(f"gene {one!r} was not in the fit", nearest=nearest_names(str(one), known))
         return np.array([known[one] for one in genes], dtype=np.int64)
 
-    def _check_given(self, given: pd.DataFrame | None, n: int) -> None:
-        if given is not None and len(given) != n:
-            raise DataError("what is given of the places does not fit them", expected=f"{n} rows", got=len(given))
+    def _asked(self, coords: Any, given: Any) -> tuple[np.ndarray, pd.DataFrame | None]:
+        self._check_fitted()
+        places = self._fields[0].frame.check(coords)
+        return places, check_given(given, len(places))
 
     def _check_brain(self, what: str) -> None:
         if self.space_ != "MNI152":
             raise DataError(f"{what} are of a brain in MNI152", got=f"samples in {self.space_!r}", fix="Use at().")
-
-    def _averaged(self, ask: Any, places: np.ndarray, given: pd.DataFrame | None) -> np.ndarray:
-        parts = []
-        for _, (some, known) in _chunks(places, given):
-            parts.append(np.mean([ask(i, one.frame.query(some, known)) for i, one in enumerate(self._fields)], axis=0))
-        return np.concatenate(parts).astype(np.float32)
-
-    def _of_donor(self, donor: str | None) -> list[FittedField]:
-        if donor is None or self.donor != "separate":
-            return list(self._fields)
-        return [one for one in self._fields if donor in one.scales.donors] or list(self._fields[:1])
-
-    def _values(
-        self, places: np.ndarray, given: pd.DataFrame | None, columns: np.ndarray, donor: str | None
-    ) -> np.ndarray:
-        chosen = self._of_donor(donor)
-        total = np.zeros((len(places), len(columns)), dtype=np.float32)
-        for one in chosen:
-            mean, spread = one.scales.of_donor(donor)
-            z = one.predict(one.frame.query(places, given), columns)
-            total += z * spread[columns].astype(np.float32) + mean[columns].astype(np.float32)
-        return total / np.float32(len(chosen))
-
-    def _radius(self, places: np.ndarray, genes: Sequence[str] | None, coverage: float, given: pd.DataFrame | None,
-                donor: str | None) -> np.ndarray:  # fmt: skip
-        columns, found = self._columns(genes), []
-        self._check_given(given, len(places))
-        for _, (some, known) in _chunks(places, given):
-            widths = [
-                one.radius(one.frame.query(some, known), coverage)[:, columns] * one.scales.of_donor(donor)[1][columns]
-                for one in self._of_donor(donor)
-            ]
-            found.append(np.mean(widths, axis=0))
-        return np.concatenate(found)
 
     # What the base class asks for --------------------------------------------------------------------------------------
 
@@ -413,18 +378,3 @@ class BrainINR(Estimator, Maps):
 
     def _methods(self) -> str:
         return methods_paragraph(self)
-
-
-def _joined(one: Samples, other: Samples) -> Samples:
-    return Samples(
-        np.concatenate([one.places, other.places]), np.concatenate([one.values, other.values]),
-        np.concatenate([one.donors, other.donors]), pd.concat([one.given, other.given], join="inner"),
-    )  # fmt: skip
-
-
-def _chunks(
-    places: np.ndarray, given: pd.DataFrame | None
-) -> Iterator[tuple[slice, tuple[np.ndarray, pd.DataFrame | None]]]:
-    for start in range(0, len(places), _POINTS):
-        rows = slice(start, start + _POINTS)
-        yield rows, (places[rows], None if given is None else given.iloc[rows])

@@ -61,8 +61,6 @@ class Scales:
         """Return mean and standard deviation of one donor, or the mean of them over donors."""
         if donor is None:
             return self.mean.mean(axis=0), self.spread.mean(axis=0)
-        if donor not in self.donors:
-            raise DataError(f"donor {donor!r} was not in the fit", expected=", ".join(map(repr, self.donors)))
         row = self.donors.index(donor)
         return self.mean[row], self.spread[row]
 
@@ -97,14 +95,14 @@ class FittedField:
             found += weight * one.predict(query, genes, vectors)
         return found
 
-    def radius(self, query: Query, coverage: float) -> np.ndarray:
-        """Return half the width of an interval in standard scores, float64 (point, gene)."""
+    def radius(self, query: Query, coverage: float, genes: np.ndarray) -> np.ndarray:
+        """Return half the width of an interval in standard scores, float64 (point, gene), of the genes at some positions."""
         if self.calibration is None:
             raise DataError(
                 "the fit held nothing out, so that errors are not known", fix="Fit with folds of 2 or more."
             )
         own = self.members[0].spread(query) if len(self.members) == 1 else None
-        return self.calibration.radius_at(coverage, self.frame.nearest(query.places), own)
+        return self.calibration.radius_at(coverage, self.frame.nearest(query.places), own, genes)
 
 
 class FieldFit:

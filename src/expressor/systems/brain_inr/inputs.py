@@ -49,6 +49,15 @@ class Samples:
         """Return some of the samples."""
         return Samples(self.places[rows], self.values[rows], self.donors[rows], self.given.iloc[rows])
 
+    @classmethod
+    def join(cls, one: "Samples", other: "Samples") -> "Samples":
+        """Return both, one after the other, with what is given of both."""
+        given = pd.concat([one.given, other.given], join="inner")
+        places, values, donors = (
+            np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("places", "values", "donors")
+        )
+        return cls(places, values, donors, given)
+
 
 def space_of(adata: AnnData) -> str:
     """Return the name of the space; samples with ``obsm["mni"]`` that name none are in MNI152."""
@@ -69,7 +78,7 @@ def read_places(adata: AnnData, space: str | None = None) -> np.ndarray:
     if found == SPACE:
         return check_brain(adata)
     if keys.XYZ not in adata.obsm:
-        raise DataError(f"obsm has no {keys.MNI!r} in space {SPACE} and no {keys.XYZ!r}", got=str(sorted(adata.obsm)),
+        raise DataError(f"samples in space {found!r} have no obsm[{keys.XYZ!r}]", got=str(sorted(adata.obsm)),
                         fix=f"Put x, y, z of each sample into obsm[{keys.MNI!r}], in mm of MNI152; of anything else into "
                         f"obsm[{keys.XYZ!r}], with the name of its space in uns[{keys.SPACE!r}].")  # fmt: skip
     return check_points(adata.obsm[keys.XYZ])
@@ -115,6 +124,31 @@ def read_given(adata: AnnData) -> pd.DataFrame:
                 f"{int(adata.obs[keys.SLAB].isna().sum())} samples have no slab", fix="Name them, or drop the column."
             )
         given[keys.SLAB] = adata.obs[keys.SLAB].astype(str).to_numpy()
+    return given
+
+
+def check_given(given: Any, n: int) -> pd.DataFrame | None:
+    """Return what a user says of ``n`` places: ``grey`` and ``white``, or ``slab``, or all of them; refuse another table."""
+    if given is None:
+        return None
+    known = (GREY, WHITE, keys.SLAB)
+    if not isinstance(given, pd.DataFrame):
+        raise DataError("what is given of the places is no table", expected="a DataFrame with columns " + ", ".join(known),
+                        got=type(given).__name__)  # fmt: skip
+    if len(given) != n:
+        raise DataError("what is given of the places does not fit them", expected=f"{n} rows", got=len(given))
+    for name in given.columns:
+        if name not in known:
+            raise DataError(f"a field is told nothing of places by {name!r}", expected=", ".join(known),
+                            nearest=nearest_names(str(name), known))  # fmt: skip
+    tissue = given[[one for one in (GREY, WHITE) if one in given]].to_numpy(dtype=np.float64)
+    if tissue.shape[1] == 1 or not ((tissue >= 0) & (tissue <= 1)).all():
+        raise DataError("what is given holds no probabilities of grey and white matter",
+                        expected=f"columns {GREY} and {WHITE}, from 0 to 1")  # fmt: skip
+    if keys.SLAB in given and given[keys.SLAB].isna().any():
+        raise DataError(
+            f"{int(given[keys.SLAB].isna().sum())} places have no slab", fix="Name them, or drop the column."
+        )
     return given
 
 

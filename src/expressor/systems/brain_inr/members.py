@@ -107,8 +107,8 @@ class Process:
     def predict(self, query: Query, genes: np.ndarray | None = None, vectors: np.ndarray | None = None) -> np.ndarray:
         """Return the posterior mean."""
         _refuse(vectors, "a Gaussian process")
-        found = self.process.predict(self.points(query)).numpy()
-        return (found if genes is None else found[:, genes]).astype(np.float32)
+        columns = None if genes is None else torch.from_numpy(genes)
+        return self.process.predict(self.points(query), columns).numpy().astype(np.float32)
 
     def spread(self, query: Query) -> np.ndarray | None:
         """Return the standard deviation of function and noise."""

@@ -13,9 +13,9 @@ import expressor as ex
 from expressor.core.errors import DataError, GeneError
 from expressor.data.brainspace import Grid
 from expressor.data.parcels import Parcellation
-from expressor.systems.brain_inr import teaching
+from expressor.systems.brain_inr import asking, teaching
 from expressor.systems.brain_inr.fitting import hold_out_groups
-from expressor.systems.brain_inr.inputs import Frame, images, read_samples
+from expressor.systems.brain_inr.inputs import Frame, check_given, images, read_samples
 from expressor.train.plan import TrainPlan
 
 PLAN = TrainPlan(lr=1e-2, epochs=20, batch_size=256, patience=None)
@@ -216,6 +216,9 @@ def test_a_volume_and_parcels_hold_what_the_field_says(fourier: Any, tmp_path: P
     assert np.isnan(volume[~mask]).all()
     far = np.asarray(nibabel.load(fourier.to_nifti(tmp_path / "far.nii", grid=grid, what="distance")).dataobj)
     np.testing.assert_allclose(far[mask], fourier.distance(grid.points()), atol=1e-5)
+    nibabel.save(grid.image(np.ones(3), outside=0.0), tmp_path / "mask.nii.gz")
+    read = fourier.to_nifti(tmp_path / "again.nii.gz", ["GENE003", "GENE001"], grid=tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(nibabel.load(read).dataobj), volume)
     numbers = np.where(mask, 7, 0)
     numbers[1, 1, 1] = 2
     table = pd.DataFrame({"label": ["b", "a", "none"], "hemisphere": "B", "structure": "cortex"}, index=[7, 2, 9])
@@ -245,6 +248,55 @@ def test_a_slab_is_known_or_derived_from_a_boundary_between_the_samples() -> Non
         model.at(data.obsm["mni"][:1], given=pd.DataFrame({"slab": ["XX"]}))
     with pytest.raises(DataError, match="does not fit them; expected 2 rows, got 1"):
         model.at(data.obsm["mni"][:2], given=pd.DataFrame({"slab": ["CX"]}))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"Slab": ["CX"]}, "told nothing of places by 'Slab'.*nearest: 'slab'"),
+        ({"slab": [None]}, "1 places have no slab"),
+        ({"grey": [0.9]}, "no probabilities of grey and white matter; expected columns grey and white"),
+        ({"grey": [90.0], "white": [5.0]}, "no probabilities of grey and white matter"),
+        ({"grey": [np.nan], "white": [0.5]}, "no probabilities of grey and white matter"),
+    ],
+)
+def test_what_is_said_of_places_is_checked(fourier: Any, given: dict[str, list[Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fourier.uncertainty([[-40.0, -20, 50]], given=pd.DataFrame(given))
+    with pytest.raises(DataError, match="is no table; expected a DataFrame with columns grey, white, slab, got dict"):
+        check_given(given, 1)
+
+
+def test_what_is_asked_for_is_checked(fourier: Any, tmp_path: Path) -> None:
+    place = [[-40.0, -20, 50]]
+    with pytest.raises(DataError, match="genes are a list of names; got 'GENE001'"):
+        fourier.to_nifti(tmp_path / "map.nii", "GENE001")
+    with pytest.raises(DataError, match="donor 'donor' was not in the fit; expected 'donor1'; nearest: 'donor1'"):
+        fourier.at(place, donor="donor")
+    table = pd.DataFrame({"label": ["a"], "hemisphere": "L", "part": "cortex"}, index=[1])
+    with pytest.raises(DataError, match="voxels of the parcellation look like voxel numbers of a 1 mm"):
+        fourier.parcels(Parcellation(np.pad(np.ones((40, 40, 40), dtype=int), 60), np.eye(4), table))
+    assert fourier.uncertainty(np.empty((0, 3))).shape == (0, 10)
+
+
+@pytest.mark.parametrize("field", ["fourier", "gp"])
+def test_many_genes_are_asked_for_at_fewer_places_at_once(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ex.BrainINR(**SMALL | {"field": field, "folds": 2, "plan": dataclasses.replace(PLAN, epochs=1)}).fit(
+        simulate(n=60)
+    )
+    places = simulate(seed=1).obsm["mni"]
+    whole = [model.at(places), model.uncertainty(places)]
+    asked: list[int] = []
+    query = Frame.query
+    monkeypatch.setattr(Frame, "query", lambda self, some, *given: asked.append(len(some)) or query(self, some, *given))
+    monkeypatch.setattr(asking, "_LEAST", 64)
+    monkeypatch.setattr(asking, "_NUMBERS", 1000)
+    for one, other in zip(whole, [model.at(places), model.uncertainty(places)]):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert set(asked) == {100}
+    asked.clear()
+    model.at(places, ["GENE001"])
+    assert asked == [400]
 
 
 @pytest.mark.parametrize(
@@ -284,6 +336,7 @@ def test_what_knows_the_template_refuses_corners_of_the_box_around_it(tmp_path: 
         ({"field": "fourrier"}, "nearest: 'fourier'"),
         ({"donor": "separate", "held_out": "donors"}, "donors cannot be held out"),
         ({"conditions": ("slabs",)}, "nearest: 'slab'"),
+        ({"conditions": "slab"}, r"conditions are several names; got 'slab'. Write \('slab',\)"),
         ({"gene": "varm:text"}, "varm has no gene vectors 'text'"),
         ({"conditions": ("tissue", "slab"), "field": "idw"}, "the data have no obs"),
     ],
