@@ -44,7 +44,7 @@ docs: $(VENV)/dev  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going docs docs/_build/html
 
 benchmarks: $(VENV)/dev  ## speed and memory, each against a peer or baseline in the same run
-	@for words in brain.py encoding.py heads.py hypergradient.py masked_linear.py restoration.py streaming.py "walks.py speed"; do \
+	@for words in brain.py encoding.py heads.py hypergradient.py masked_linear.py packing.py restoration.py streaming.py "walks.py speed"; do \
 		echo "== benchmarks/$$words"; $(BIN)/python benchmarks/$$words || exit 1; done
 
 clean:  ## remove the environment and everything built

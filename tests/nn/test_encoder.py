@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from expressor.core.errors import DataError
+from expressor.nn import attention
+from expressor.nn.attention import Attention
 from expressor.nn.encoder import GatedLayers, SetEncoder
 from expressor.nn.lora import LowRankLinear, add_low_rank, merge_low_rank
 from expressor.nn.reversal import reverse_gradient
@@ -77,6 +79,50 @@ def test_padding_and_order_do_not_matter_and_the_last_block_may_do_less(style: s
     order = torch.tensor([0, 3, 2, 1])
     torch.testing.assert_close(net(tokens[:, order]), alone[:, order])
     torch.testing.assert_close(net(tokens[:, :4], places=2), alone[:, :2])
+
+
+@pytest.mark.parametrize("places", [None, 2])
+@pytest.mark.parametrize("style", ["bert", "llama"])
+def test_leaving_the_padding_out_changes_nothing(
+    style: str, places: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = torch.tensor([[True] * 6, [True] * 3 + [False] * 3, [True, True, False, True, False, True]])
+    weight = draws(3, 6, 8)[:, :places] * keep[:, :places, None]
+
+    def run() -> list[torch.Tensor]:
+        model, tokens = encoder(style).train(), draws(3, 6, 8).requires_grad_()
+        found = model(tokens, keep, places)
+        (found * weight).sum().backward()
+        return [
+            torch.where(keep[:, :places, None], found.detach(), 0.0),
+            *[one.grad for one in (tokens, *model.parameters())],
+        ]
+
+    assert Attention.takes_packed(encoder(style).blocks[0].attention, draws(1, 8))
+    packed = run()
+    monkeypatch.setattr(Attention, "within", None)
+    monkeypatch.setattr(Attention, "takes_packed", lambda self, tokens: False)
+    for mine, theirs in zip(packed, run(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_the_kernel_for_sets_of_different_sizes_is_told_where_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, tokens, sizes = Attention(16, 2).eval(), draws(9, 16), [4, 2, 3]
+
+    def kernel(query, key, value, first, second, longest, longest_again):  # torch's, as it is documented
+        assert first is second
+        assert first.dtype == torch.int32
+        assert longest == longest_again == 4
+        parts = [slice(a, b) for a, b in zip(first[:-1].tolist(), first[1:].tolist())]
+        attend = nn.functional.scaled_dot_product_attention
+        found = [attend(*(one[at].transpose(0, 1)[None] for one in (query, key, value))) for at in parts]
+        return torch.cat([one[0].transpose(0, 1) for one in found])
+
+    expected = layer.within(tokens, sizes)
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    key, value = layer.key_value(tokens).chunk(2, dim=-1)
+    heads = [one.unflatten(-1, (2, 8)) for one in (layer.query(tokens), key, value)]
+    torch.testing.assert_close(layer.out(attention._within_by_flash(*heads, sizes).flatten(1)), expected)
 
 
 def test_computing_again_gives_the_same_gradients() -> None:

@@ -1,4 +1,6 @@
-"""Pre-norm attention blocks: tokens that look at each other, and queries that look at tokens; weights on request."""
+"""Attention: tokens that look at each other, and queries that look at tokens; sets of different sizes; weights on request."""
+
+import itertools
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,6 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from expressor.core.errors import DataError, check_range
+
+try:  # torch 2.10 and newer
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None  # type: ignore[assignment]
 
 
 class Attention(nn.Module):
@@ -46,6 +53,33 @@ class Attention(nn.Module):
         taken = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=share)
         return self.out(taken.transpose(1, 2).flatten(2))
 
+    def takes_packed(self, tokens: Tensor) -> bool:
+        """Whether :meth:`within` has a way to do it here: on CPUs, and on GPUs in half precision without dropout."""
+        if tokens.device.type != "cuda":
+            return tokens.device.type == "cpu"
+        half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else tokens.dtype
+        left_out = self.training and self.dropout > 0
+        return varlen_attn is not None and half in (torch.float16, torch.bfloat16) and not left_out
+
+    def within(self, tokens: Float[Tensor, "token dim"], sizes: list[int]) -> Float[Tensor, "token dim"]:
+        """Return what the tokens of each set take from each other.
+
+        Parameters
+        ----------
+        tokens
+            Those of all sets, one set after the other, without padding.
+        sizes
+            Number of tokens of each set.
+        """
+        key, value = self.key_value(tokens).chunk(2, dim=-1)
+        query, key, value = (one.unflatten(-1, (self.heads, -1)) for one in (self.query(tokens), key, value))
+        if tokens.is_cuda:
+            return self.out(_within_by_flash(query, key, value, sizes).flatten(1))
+        share = self.dropout if self.training else 0.0
+        sets = zip(*(one.transpose(0, 1)[None].split(sizes, dim=2) for one in (query, key, value)))
+        found = [F.scaled_dot_product_attention(q, k, v, dropout_p=share) for q, k, v in sets]
+        return self.out(torch.cat(found, dim=2)[0].transpose(0, 1).flatten(1))
+
     def weights(
         self, queries: Float[Tensor, "sample query dim"], memory: Float[Tensor, "sample token dim"]
     ) -> Float[Tensor, "sample head query token"]:
@@ -58,6 +92,12 @@ class Attention(nn.Module):
         heads = (one.unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in (self.query(queries), key, value))
         query, key, value = heads
         return query, key, value
+
+
+def _within_by_flash(query: Tensor, key: Tensor, value: Tensor, sizes: list[int]) -> Tensor:
+    """Return what each set's queries take, all (token, head, part), by one kernel for sets of different sizes."""
+    ends = torch.tensor([0, *itertools.accumulate(sizes)], dtype=torch.int32, device=query.device)
+    return varlen_attn(query, key, value, ends, ends, max(sizes), max(sizes))  # type: ignore[misc, return-value]
 
 
 class AttentionBlock(nn.Module):
