@@ -21,6 +21,8 @@ from expressor.systems.bmfm.equations import gene_offset
 _ROWS = 2048  # cells read at a time in a pass
 _FOR_LOADINGS = 20_000  # cells at most from which principal loadings are made
 _ROUNDS = 20  # of bringing libraries of different panels to one scale
+FEW = 0.5
+"""Share of the model's genes below which a message says how few were found."""
 
 
 @dataclass(eq=False)
@@ -59,6 +61,26 @@ class Corpus:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             yield part, self.blocks.read(part)
+
+    def check_not_empty(self, counts: sparse.csr_matrix, rows: np.ndarray) -> None:
+        """Refuse cells without a count of the model's genes, of these rows that were read."""
+        empty = np.asarray(counts.sum(axis=1)).ravel() <= 0
+        if not empty.any():
+            return
+        first = int(rows[empty.argmax()])
+        known = int(self.blocks.measured[self.blocks.source_of(rows[empty])].sum(axis=1).min())
+        fix = "Leave such cells out, for example by scanpy.pp.filter_cells(adata, min_counts=1)."
+        if known < FEW * len(self.genes):
+            fix = (
+                f"Of the model's {len(self.genes):,} genes {known:,} are in the data. Check the namespace of both; cells of "
+                "another species go through translate()."
+            )
+        raise DataError(
+            f"{int(empty.sum())} of the {len(rows)} cells that were looked at have no counts of the model's genes, such as "
+            f"{str(self.blocks.obs.index[first])!r} (row {first})",
+            expected="at least one count a cell",
+            fix=fix,
+        )  # fmt: skip
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of ``obs`` as words, None where it is empty."""
@@ -159,7 +181,7 @@ def survey(corpus: Corpus, rows: np.ndarray) -> Moments:
     share, cells = np.zeros((len(sources), n_genes)), np.zeros(len(sources))
     seen = np.zeros((len(sources), n_genes))
     for part, counts in corpus.parts(rows):
-        check_not_empty(counts, part)
+        corpus.check_not_empty(counts, part)
         measured, source = corpus.measured(part), corpus.blocks.source_of(part)
         total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
         shares = sparse.diags_array(1 / total) @ counts.astype(np.float64)
@@ -202,16 +224,6 @@ def log_values(counts: sparse.csr_matrix, library: np.ndarray) -> sparse.csr_mat
     """Return log1p of counts per ten thousand (equation C1), float32 CSR."""
     scaled = counts.data * np.repeat(1e4 / library, np.diff(counts.indptr))
     return sparse.csr_matrix((np.log1p(scaled).astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
-
-
-def check_not_empty(counts: sparse.csr_matrix, rows: np.ndarray) -> None:
-    """Refuse cells without a count of the model's genes."""
-    empty = np.asarray(counts.sum(axis=1)).ravel() <= 0
-    if empty.any():
-        raise DataError(
-            f"{int(empty.sum())} of {len(rows)} cells have no counts of the model's genes, such as row {int(rows[empty.argmax()])}",
-            expected="at least one count a cell", fix="Leave these cells out: adata[keep].",
-        )  # fmt: skip
 
 
 def loadings(corpus: Corpus, rows: np.ndarray, moments: Moments, n: int, *, seed: int) -> np.ndarray:

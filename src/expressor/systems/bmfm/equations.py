@@ -337,13 +337,13 @@ def product_token(
 @equation(
     "bmfm", "I4",
     meaning="gene vectors start from the principal loadings of the training cells, of unit mean square",
-    latex=r"E_{gk} = \gamma\, U_{gk} \big/ \sqrt{\tfrac1G \sum_{g'} U_{g'k}^2}",
+    latex=r"E_{gk} = U_{gk} \big/ \sqrt{\tfrac1G \sum_{g'} U_{g'k}^2}",
     fidelity="inferred", source="ours; an option. The authors' start is random",
 )  # fmt: skip
-def loading_start(U: Float[Tensor, "gene factor"], gamma: float = 1.0) -> Float[Tensor, "gene factor"]:
+def loading_start(U: Float[Tensor, "gene factor"]) -> Float[Tensor, "gene factor"]:
     """Return the start; a factor without any loading stays 0."""
     size = U.square().mean(0).sqrt()
-    return gamma * U / torch.where(size > 0, size, torch.ones_like(size))
+    return U / torch.where(size > 0, size, torch.ones_like(size))
 
 
 @equation(

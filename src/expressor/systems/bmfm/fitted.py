@@ -15,7 +15,7 @@ from expressor.data.tokens import Tokeniser
 from expressor.estimator.errors import NotFittedError
 from expressor.genes.vocab import GeneVocab
 from expressor.systems.bmfm.architecture import Architecture
-from expressor.systems.bmfm.corpus import Corpus, Moments, Reading, check_not_empty
+from expressor.systems.bmfm.corpus import Corpus, Moments, Reading
 from expressor.systems.bmfm.network import CellNetwork, places_of
 from expressor.systems.bmfm.training import Learner, expected_values
 
@@ -118,7 +118,7 @@ def _batches(
     """Yield places among the wanted cells, their rows, and their tensors; cells of like length together."""
     done = 0
     for part, counts in reading.corpus.parts(rows):
-        check_not_empty(counts, part)
+        reading.corpus.check_not_empty(counts, part)
         order = np.argsort(np.diff(counts.indptr), kind="stable")
         for start in range(0, len(order), _BATCH):
             mine = order[start : start + _BATCH]

@@ -15,12 +15,12 @@ from expressor.genes.vocab import GeneVocab
 from expressor.systems.bmfm import equations
 from expressor.systems.bmfm.architecture import build_learner
 from expressor.systems.bmfm.corpus import (
+    FEW,
     Corpus,
     Labels,
     Moments,
     Reading,
     Split,
-    check_not_empty,
     loadings,
     open_corpus,
     survey,
@@ -37,7 +37,6 @@ from expressor.train.loop import seeded
 _SMALL = 0.02  # spread of random additions
 _RISE = 10.0  # of differences of places, to the size of a token
 _LITTLE = 0.1  # of what blocks add, where cell tokens start from the cell's place
-_FEW = 0.5  # share of the model's genes below which a warning says how few were found
 
 
 class Fitting:
@@ -76,8 +75,9 @@ class Fitting:
         # Labels first: what is wrong with them is said before any long work.
         labels, own = self._labels(corpus), self._own_labels(corpus)
         moments = survey(corpus, self.split.train)
-        for part, counts in (corpus if self.val is None else self.val).parts(self.split.held_out):
-            check_not_empty(counts, part)
+        judging = corpus if self.val is None else self.val
+        for part, counts in judging.parts(self.split.held_out):
+            judging.check_not_empty(counts, part)
         network = self._network(moments)
         architecture = architecture_of(model) if self.start is None else self.start.architecture
         idle = not self.objectives and self.start is not None
@@ -246,5 +246,5 @@ def read_vocabulary(given: str | tuple[str, ...]) -> GeneVocab:
 def warn_of_lost_genes(corpus: Corpus) -> None:
     """Warn where a source has few of the model's genes."""
     for i, one in enumerate(corpus.blocks.alignments):
-        if len(one.matched) < _FEW * len(one.index):
+        if len(one.matched) < FEW * len(one.index):
             logger.warning("few of the model's genes are in source %d: %s", i, one.report())

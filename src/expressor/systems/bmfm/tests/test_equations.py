@@ -234,8 +234,8 @@ def test_gene_means_are_the_start_and_the_rival() -> None:
 def test_loadings_start_with_unit_mean_square() -> None:
     loadings = some(50, 4)
     loadings[:, 3] = 0
-    found = equations.loading_start(loadings, 0.3)
-    assert found.square().mean(0).tolist() == pytest.approx([0.09, 0.09, 0.09, 0.0])
+    found = equations.loading_start(loadings)
+    assert found.square().mean(0).tolist() == pytest.approx([1.0, 1.0, 1.0, 0.0])
     ratio = found[:, :3] / loadings[:, :3]
     assert torch.allclose(ratio, ratio[:1].expand(50, 3)), "directions stay"
     assert (ratio > 0).all()

@@ -255,8 +255,16 @@ def test_bad_data_are_refused_early(fitted: BMFM) -> None:
     empty.X = empty.X.toarray()
     empty.X[3] = 0
     for call in (tiny().fit, fitted.transform):
-        with pytest.raises(DataError, match="1 of [0-9]+ cells have no counts of the model's genes, such as row 3"):
+        with pytest.raises(
+            DataError, match=rf"1 of the [0-9]+ cells .* no counts .* such as '{data.obs_names[3]}' .row 3.*min_counts"
+        ):
             call(empty)
+    strange = empty.copy()
+    strange.var_names = [name if i < 9 else f"Gene{i + 1:02d}" for i, name in enumerate(data.var_names)]
+    with pytest.raises(
+        DataError, match=r"Of the model's 50 genes 9 are in the data.*another species go through translate"
+    ):
+        fitted.predict(strange)
     other = data.copy()
     other.var_names = [f"Gene{i + 1:02d}" for i in range(50)]
     with pytest.raises(GeneError, match="no gene of the vocabulary"):
