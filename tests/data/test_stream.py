@@ -112,3 +112,11 @@ def test_cells_without_counts_are_refused_before_a_batch_is_read(tmp_path) -> No
     with pytest.raises(DataError, match=r"got none in row 12; .*Stream\(rows=blocks.filled\(\)\)|got none in row 12"):
         list(in_order(narrow, batch_size=8, rows=known))
     assert narrow.filled().tolist() == np.setdiff1d(known, [12]).tolist()
+
+
+def test_batches_are_not_overwritten_by_later_ones() -> None:
+    stream = streamed()
+    batches = list(stream.batches(0))
+    for step, one in enumerate(batches):
+        assert (one.matrix != stream.batch(0, step).matrix).nnz == 0
+        np.testing.assert_array_equal(one.matrix[:, 0].toarray().ravel(), one.rows)

@@ -20,6 +20,7 @@ from scipy import sparse
 from expressor.core.errors import DataError, FormatError, GeneError, nearest_names
 from expressor.data import fields, files
 from expressor.data.checks import check_counts, is_counts
+from expressor.data.entries import Room
 from expressor.data.keys import GENE_IDS
 from expressor.genes.ids import check_gene_names, detect_namespace
 from expressor.genes.vocab import Alignment, GeneVocab
@@ -126,16 +127,18 @@ class Blocks(ABC):
         """
 
     @abstractmethod
-    def _load(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+    def _load(self, rows: np.ndarray, room: Room) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Return CSR (cell, gene) and library sizes of rows that rise and are there."""
 
-    def load(self, rows: np.ndarray | slice) -> tuple[sparse.csr_matrix, np.ndarray]:
+    def load(self, rows: np.ndarray | slice, *, room: Room | None = None) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Read cells.
 
         Parameters
         ----------
         rows
             Positions from 0, in any order, also repeated; reading is fastest where they are neighbours.
+        room
+            Memory to read into: a matrix that was read into it before is overwritten. New memory when not given.
 
         Returns
         -------
@@ -155,10 +158,11 @@ class Blocks(ABC):
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise DataError(f"rows of {self.where} are out of range", expected=f"0 to {len(self) - 1}",
                             got=f"{wanted.min()} to {wanted.max()}")  # fmt: skip
+        room = Room() if room is None else room
         if (np.diff(wanted) > 0).all():
-            return self._load(wanted)
+            return self._load(wanted, room)
         distinct, places = np.unique(wanted, return_inverse=True)
-        matrix, size = self._load(distinct)
+        matrix, size = self._load(distinct, room)
         return matrix[places], size[places]
 
     def read(self, rows: np.ndarray | slice) -> sparse.csr_matrix:
@@ -190,9 +194,9 @@ class Blocks(ABC):
         wanted = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
         self._refuse_empty(wanted, self._entries[wanted] == 0)
 
-    def load_filled(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+    def load_filled(self, rows: np.ndarray, *, room: Room | None = None) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Return what :meth:`load` does, and refuse cells without counts in the vocabulary."""
-        matrix, size = self.load(rows)
+        matrix, size = self.load(rows, room=room)
         self._refuse_empty(np.asarray(rows), np.diff(matrix.indptr) == 0)
         return matrix, size
 
@@ -273,23 +277,32 @@ class OneSource(Blocks):
         self._target = np.full(len(self.names), -1, dtype=np.int32)
         there = alignment.index >= 0
         self._target[alignment.index[there]] = np.flatnonzero(there)
+        self._is_in_order = len(genes) == len(self.names) and bool((self._target == np.arange(len(genes))).all())
 
-    def _align(self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+    def _align(
+        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, room: Room
+    ) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Check rows with the source's own genes; return them with the vocabulary's, and their library sizes."""
         from expressor.data import aligning  # numba takes a moment to import
 
         data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
-        values, places = np.empty(len(data), dtype=np.float32), np.empty(len(data), dtype=np.int32)
-        starts, size = np.empty(len(indptr), dtype=np.int32), np.empty(len(indptr) - 1, dtype=np.float32)
-        found = aligning.align_rows(data, indices, indptr, self._target, values, places, starts, size)
-        if found == aligning.NO_GENE:
+        size = np.empty(len(indptr) - 1, dtype=np.float32)
+        found = aligning.check_rows(data, indices, indptr, len(self._target), size)
+        if found & aligning.NO_GENE:
             raise FormatError(f"the sparse matrix of {self.where} is damaged", expected=f"gene positions below {len(self.names)}",
                               got=f"{indices.min()} to {indices.max()}")  # fmt: skip
-        if found == aligning.NO_COUNT:
+        if found & aligning.NO_COUNT:
             check_counts(data[None], where=f"the matrix of {self.where}")
-        matrix = sparse.csr_matrix(
-            (values[: starts[-1]], places[: starts[-1]], starts), shape=(len(size), len(self.genes))
-        )
+        shape = (len(size), len(self.genes))
+        if self._is_in_order and not found & aligning.NOT_PLAIN:
+            matrix = sparse.csr_matrix((data.astype(np.float32, copy=False), indices, indptr), shape=shape)
+            matrix.has_sorted_indices = matrix.has_canonical_format = True
+            return matrix, size
+        values = room.take("values", len(data), np.dtype(np.float32))
+        places = room.take("places", len(data), np.dtype(np.int32))
+        starts = np.empty(len(indptr), dtype=np.int32)
+        aligning.align_rows(data, indices, indptr, self._target, values, places, starts)
+        matrix = sparse.csr_matrix((values[: starts[-1]], places[: starts[-1]], starts), shape=shape)
         matrix.sum_duplicates()
         return matrix, size
 
@@ -336,9 +349,9 @@ class MemoryBlocks(OneSource):
     def _entries(self) -> np.ndarray:
         return np.diff(self._counts.indptr).astype(np.int64)
 
-    def _load(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+    def _load(self, rows: np.ndarray, room: Room) -> tuple[sparse.csr_matrix, np.ndarray]:
         part = self._counts[rows]
-        return self._align(part.data, part.indices, part.indptr)
+        return self._align(part.data, part.indices, part.indptr, room)
 
 
 def check_column(name: str, columns: Iterable[str], *, where: str) -> None:

@@ -14,6 +14,7 @@ from scipy import sparse
 from expressor.core.errors import DataError, FormatError, GeneError
 from expressor.data import files
 from expressor.data.blocks import Blocks, GeneNames, OneSource, check_column, open_blocks
+from expressor.data.entries import Room
 from expressor.data.stored import StoredBlocks
 from expressor.genes.vocab import GeneVocab
 
@@ -109,10 +110,11 @@ class JoinedBlocks(Blocks):
     def _entries(self) -> np.ndarray:
         return np.concatenate([part._entries for part in self.parts])
 
-    def _load(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+    def _load(self, rows: np.ndarray, room: Room) -> tuple[sparse.csr_matrix, np.ndarray]:
         bounds = np.searchsorted(rows, self._starts)
+        alone = (np.diff(bounds) > 0).sum() == 1  # else parts are copied when they are joined
         found = [
-            part.load(rows[low:high] - start)
+            part.load(rows[low:high] - start, room=room if alone else None)
             for part, low, high, start in zip(self.parts, bounds[:-1], bounds[1:], self._starts)
             if high > low
         ]

@@ -13,9 +13,9 @@ from expressor.core.errors import DataError, FormatError, nearest_names
 from expressor.data import files
 from expressor.data.blocks import LOOKED_AT, GeneNames, OneSource, advise, check_column
 from expressor.data.checks import check_counts
+from expressor.data.entries import Room, open_entries
 from expressor.data.keys import GENE_IDS
 
-_GAP = 4096  # entries between two wanted rows that are read along rather than skipped
 _TEXT = ("string-array", "nullable-string-array", "string")
 
 
@@ -104,10 +104,10 @@ class StoredBlocks(OneSource):
     def _entries(self) -> np.ndarray:
         return self._counts.entries()
 
-    def _load(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+    def _load(self, rows: np.ndarray, room: Room) -> tuple[sparse.csr_matrix, np.ndarray]:
         with files.reading(self.path, self._what):
-            data, indices, indptr = self._counts.read(rows)
-        return self._align(data, indices, indptr)
+            data, indices, indptr = self._counts.read(rows, room)
+        return self._align(data, indices, indptr, room)
 
     def _look(self) -> None:
         """Refuse what holds no counts before any work, and say where in the file counts are, if they are."""
@@ -115,7 +115,7 @@ class StoredBlocks(OneSource):
         part = max(1, LOOKED_AT // 3)
         rows = np.unique(np.concatenate([start + np.arange(part) for start in (0, n // 2, max(0, n - part))]))
         with files.reading(self.path, self._what):
-            data = self._counts.read(rows[rows < n])[0]
+            data = self._counts.read(rows[rows < n], Room())[0]
             layers = {f"layer={name!r}": node for name, node in _children(self._store, "layers")}
             raw = [("adata.raw.to_adata()", node) for name, node in _children(self._store, "raw") if name == "X"]
             others = {name: _Peek(node, self.where) for name, node in (*layers.items(), *raw)}
@@ -142,12 +142,12 @@ class _Rows:
                 )
             self.shape = tuple(map(int, node.shape))
             return
-        self._data, self._indices = node["data"], node["indices"]
+        self._data, self._indices = open_entries(node["data"]), open_entries(node["indices"])
         self._indptr = np.asarray(node["indptr"][:], dtype=np.int64)
         shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
         self.shape = (len(self._indptr) - 1, int(shape[1]))
         ends = (int(self._indptr[0]), int(self._indptr[-1])) if len(self._indptr) else (0, 0)
-        held = (self._data.shape[0], self._indices.shape[0])
+        held = (len(self._data), len(self._indices))
         if (
             int(shape[0]) != self.shape[0]
             or ends[0] != 0
@@ -161,37 +161,24 @@ class _Rows:
         """Return how many values each row holds; 1 where the matrix is dense."""
         return np.ones(self.shape[0], dtype=np.int64) if self._dense is not None else np.diff(self._indptr)
 
-    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(self, rows: np.ndarray, room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return values, gene positions and row pointers of rows that rise."""
         if self._dense is not None:
-            parts = [self._dense[run[0] : run[-1] + 1][run - run[0]] for run in _runs(rows, rows, rows + 1, 0)]
+            runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+            parts = [self._dense[run[0] : run[-1] + 1] for run in runs if len(run)]
             found = sparse.csr_matrix(
                 np.concatenate(parts) if parts else np.zeros((0, self.shape[1]), dtype=np.float32)
             )
             return found.data, found.indices, found.indptr
         starts, ends = self._indptr[rows], self._indptr[rows + 1]
-        lengths = ends - starts
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        data, indices = np.empty(indptr[-1], dtype=self._data.dtype), np.empty(indptr[-1], dtype=self._indices.dtype)
-        done = 0
-        for run in _runs(np.arange(len(rows)), starts, ends, _GAP):
-            low, high = int(starts[run[0]]), int(ends[run[-1]])
-            size = int(lengths[run].sum())
-            values, places = self._data[low:high], self._indices[low:high]
-            if high - low > size:
-                first = np.repeat(starts[run] - low - (indptr[run] - indptr[run[0]]), lengths[run])
-                wanted = first + np.arange(size)
-                values, places = values[wanted], places[wanted]
-            data[done : done + size], indices[done : done + size] = values, places
-            done += size
+        indptr = np.concatenate([[0], np.cumsum(ends - starts)])
+        gaps = starts[1:] != ends[:-1]
+        lows, highs = starts[np.append(len(rows) > 0, gaps)[: len(rows)]], ends[np.append(gaps, True)[: len(rows)]]
+        size = int(indptr[-1])
+        data, indices = (room.take("data", size, self._data.dtype), room.take("indices", size, self._indices.dtype))
+        self._data.fill(lows, highs, data)
+        self._indices.fill(lows, highs, indices)
         return data, indices, indptr
-
-
-def _runs(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, gap: int) -> list[np.ndarray]:
-    """Cut rising rows where more than ``gap`` entries that are not wanted lie between two of them."""
-    if not len(rows):
-        return []
-    return np.split(rows, np.flatnonzero(starts[1:] - ends[:-1] > gap) + 1)
 
 
 class _Peek:
@@ -205,7 +192,7 @@ class _Peek:
             held = _Rows(self._node, self._where)
         except DataError:
             return np.array([0.5])
-        return held.read(np.arange(held.shape[0])[rows])[0]
+        return held.read(np.arange(held.shape[0])[rows], Room())[0]
 
 
 def _open(path: Path) -> Any:

@@ -17,6 +17,7 @@ from expressor.core.errors import DataError, check_range
 from expressor.core.log import logger
 from expressor.core.rng import child_seed, stream
 from expressor.data.blocks import Blocks
+from expressor.data.entries import Room
 from expressor.data.tokens import draw_seeds
 
 
@@ -93,6 +94,7 @@ class Stream:
         self._n = len(blocks) if self._rows is None else len(self._rows)
         self._classes = None if balance is None else self._sort_by_class(balance)
         self._held: tuple[tuple[int, int], _Window] | None = None
+        self._room = Room()
         self._layout: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -203,13 +205,17 @@ class Stream:
             self._layout = (epoch, order, np.concatenate([[0], np.cumsum(sizes)]))
         return self._layout[1], self._layout[2]
 
+    def _edges(self, epoch: int) -> np.ndarray:
+        """Where in the epoch each window begins (one entry more)."""
+        _, starts = self._chunks(epoch)
+        return starts[np.append(np.arange(0, len(starts) - 1, self.buffer), len(starts) - 1)]
+
     def _n_windows(self, starts: np.ndarray) -> int:
         return -(-(len(starts) - 1) // self.buffer)
 
     def _cut(self, epoch: int, low: int, high: int) -> list[tuple[int, int, int]]:
         """Cut turns ``low`` to ``high`` of an epoch at windows: (window, first, last + 1 within it)."""
-        _, starts = self._chunks(epoch)
-        edges = np.append(starts[:-1][:: self.buffer], starts[-1])
+        edges = self._edges(epoch)
         windows = range(
             int(np.searchsorted(edges, low, side="right")) - 1, int(np.searchsorted(edges, high, side="left"))
         )
@@ -247,7 +253,7 @@ class Stream:
             self._held = None  # make room before reading
             rows = self._rows_of(epoch, window)
             distinct, places = np.unique(rows, return_inverse=True)
-            matrix, size = self.blocks.load_filled(distinct)
+            matrix, size = self.blocks.load_filled(distinct, room=self._room)
             draw = np.random.default_rng(child_seed(self.seed, "cells", epoch, window))
             seeds = draw.integers(0, 2**64, size=len(rows), dtype=np.uint64)
             self._held = ((epoch, window), _Window(matrix, size, places, rows, seeds))
@@ -292,8 +298,15 @@ class _Window:
 
     def take(self, low: int, high: int) -> CellBatch:
         """Return the cells of turns ``low`` to ``high - 1``."""
-        places = self.places[low:high]
-        return CellBatch(self.matrix[places], self.rows[low:high], self.library_size[places], self.seeds[low:high])
+        from expressor.data import aligning  # numba takes a moment to import
+
+        places, held = self.places[low:high], self.matrix
+        starts = np.zeros(len(places) + 1, dtype=held.indptr.dtype)
+        np.cumsum(held.indptr[places + 1] - held.indptr[places], out=starts[1:])
+        values, genes = np.empty(starts[-1], dtype=held.dtype), np.empty(starts[-1], dtype=held.indices.dtype)
+        aligning.gather_rows(held.data, held.indices, held.indptr, places, values, genes, starts)
+        matrix = sparse.csr_matrix((values, genes, starts), shape=(len(places), held.shape[1]))
+        return CellBatch(matrix, self.rows[low:high], self.library_size[places], self.seeds[low:high])
 
 
 def _stack(parts: Sequence[CellBatch]) -> CellBatch:

@@ -133,7 +133,7 @@ def _check_chunk(path: Path, meta: dict[str, Any]) -> None:
     is_text = any(name in _TEXT for name in codecs)
     limit = max(1 << 24, 2000 * stored) if is_text else values * _width(meta) + 64
     packer = next((name for name in codecs if name in ("blosc", "zstd", "lz4")), None)
-    declared = _declared(head, packer)
+    declared = declared_size(head, packer)
     if declared > limit:
         raise FormatError(
             f"{path} declares more than a chunk holds",
@@ -145,8 +145,16 @@ def _check_chunk(path: Path, meta: dict[str, Any]) -> None:
         _check_texts(path, [name for name in codecs if name not in _TEXT], values)
 
 
-def _declared(head: bytes, packer: str | None) -> int:
-    """Bytes that the head of a compressed chunk says it unpacks to; 0 where it does not say."""
+def declared_size(head: bytes, packer: str | None) -> int:
+    """Return the bytes that the head of a compressed chunk says it unpacks to; 0 where it does not say.
+
+    Parameters
+    ----------
+    head
+        The first 32 bytes of the chunk, or more.
+    packer
+        Name of the codec that packed it.
+    """
     if packer == "blosc":
         return int.from_bytes(head[4:8], "little")
     if packer == "lz4":
