@@ -117,8 +117,8 @@ class BMFM(Estimator, Predicts, Encodes, Imputes):
     gene_table_
         One row a gene: ``share`` of a cell's counts, ``mean`` value, mean where it is ``positive``, ``zeros`` (share of cells).
     history_
-        One row an epoch of each stage. ``val_r2`` is the share of the variance around gene means that held-out cells' expected
-        values explain.
+        One row an epoch of each stage. The least ``val_loss`` chooses the weights; labels that are unlearnt are not in it.
+        ``val_r2`` is the share of the variance around gene means that held-out cells' expected values explain.
     """
 
     streams: ClassVar[bool] = True

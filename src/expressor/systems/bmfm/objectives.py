@@ -243,8 +243,20 @@ def total_loss(objectives: tuple[Objective, ...], outputs: Outputs, targets: Tar
         raise DataError("two objectives have one name", got=", ".join(one.name for one in objectives),
                         fix="Give each pair of source and loss once, with its whole weight.")  # fmt: skip
     parts = {one.name: TERMS[one.source, one.loss](outputs, targets, one) for one in objectives}
-    whole = sum((one.weight * parts[one.name] for one in objectives), torch.zeros(()))
-    return {"loss": whole, **{name: value.detach() for name, value in parts.items()}}
+    return {"loss": _weighted(objectives, parts), **{name: value.detach() for name, value in parts.items()}}
+
+
+def judged_loss(objectives: tuple[Objective, ...], parts: Mapping[str, Tensor]) -> Tensor:
+    """Return the loss by which held-out cells judge, from each objective's own: labels that are unlearnt do not count.
+
+    Their loss rises as the network forgets them, and the weights of before would be kept.
+    """
+    kept = tuple(one for one in objectives if not one.reversal)
+    return _weighted(kept or objectives, parts)
+
+
+def _weighted(objectives: tuple[Objective, ...], parts: Mapping[str, Tensor]) -> Tensor:
+    return sum((one.weight * parts[one.name] for one in objectives), torch.zeros(()))
 
 
 def mlm(*, gene_weight: float = 0.7, zero_weight: float = 1.0, zeros: bool = False) -> tuple[Objective, ...]:

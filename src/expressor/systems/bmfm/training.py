@@ -15,7 +15,7 @@ from expressor.data.stream import CellBatch, Stream
 from expressor.systems.bmfm import equations
 from expressor.systems.bmfm.corpus import Labels, Reading
 from expressor.systems.bmfm.network import CellNetwork, LabelHeads, ProfileHead, TokenHead
-from expressor.systems.bmfm.objectives import Objective, Outputs, Targets, total_loss
+from expressor.systems.bmfm.objectives import Objective, Outputs, Targets, judged_loss, total_loss
 from expressor.train import loop
 from expressor.train.plan import TrainPlan
 
@@ -275,7 +275,9 @@ class Judge:
         for held in self.batches:
             batch = {name: one.to(device) for name, one in held.items()}
             outputs, targets, _ = learner.run(batch)
-            for name, value in total_loss(learner.objectives, outputs, targets).items():
+            losses = total_loss(learner.objectives, outputs, targets)
+            losses["loss"] = judged_loss(learner.objectives, losses)
+            for name, value in losses.items():
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + float(value) / len(self.batches)
             if outputs.value is not None:
                 mine = expected_values(learner, outputs, targets.wanted["all"])

@@ -47,7 +47,11 @@ def test_labels_of_pretraining_tell_without_a_probe(tmp_path: Path) -> None:
         objectives=objectives, cell_tokens=2, finetune="none", ontology=str(tmp_path / "edges.tsv"), plan=plan
     ).fit(data)
     assert model.classes_ == ("T1", "T2", "T3", "T4")
-    assert {"val_cell_type_hierarchical", "val_batch_focal"} <= set(model.history_)
+    history = model.history_
+    assert {"val_cell_type_hierarchical", "val_batch_focal"} <= set(history)
+    # What is unlearnt must not choose the weights: those that still tell it would be kept.
+    judged = history["val_all_mse"] + history["val_all_is_zero"] + history["val_cell_type_hierarchical"]
+    assert history["val_loss"].to_numpy() == pytest.approx(judged.to_numpy(), rel=1e-5)
     assert model.evaluate(cells(1))["value"][0] > 0.5
     again = ex.load(model.save(tmp_path / "model"))
     assert again.predict_proba(cells(1)).equals(model.predict_proba(cells(1)))
