@@ -45,10 +45,10 @@ def test_the_papers_network_is_whole_where_it_is_named_and_nowhere_else(task):
     paper = type(model).preset("paper").get_params()
     # Nothing is held out to stop on, so that patience has no effect.
     assert {name for name, value in model.get_params().items() if value != paper[name]} == {
-        "donor", "plan", "plan__batch_size", "plan__epochs", "plan__patience",
+        "donor", "steps", "plan", "plan__batch_size", "plan__epochs", "plan__patience",
     }  # fmt: skip
     assert (model.donor, model.folds) == ("pooled", 0)
-    assert (model.plan.batch_size, model.steps * model.plan.epochs) == (256, 3000)
+    assert (model.plan.batch_size, model.steps * model.plan.epochs) == (2048, 200)
     assert find_task("brain").slow(task.protocol("genes")) == ()
     with pytest.raises(DataError, match="no method 'siren-hole'.*siren-whole"):
         find_task("brain").methods(protocol, ["siren-hole"])
