@@ -71,9 +71,11 @@ def open_start(path: str, *, max_length: int) -> Start:
         from expressor.systems.bmfm.published import read_published
 
         return read_published(folder, max_length=max_length)
+    kind = config.get("model_type") if isinstance(config, dict) else None
     raise FormatError(
-        f"{folder} is no saved model", expected="a folder that BMFM.save wrote, or a checkpoint of BMFM-RNA"
-    )
+        f"{folder} is no saved model", expected="a folder that BMFM.save wrote, or a checkpoint of BMFM-RNA",
+        got=f"a checkpoint of the type {kind!r}, without the fields of BMFM-RNA" if kind else None,
+    )  # fmt: skip
 
 
 def _saved(folder: Path) -> Start:

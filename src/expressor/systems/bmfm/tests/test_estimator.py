@@ -238,6 +238,9 @@ def test_a_start_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FormatError, match="is no saved model"):
         tiny(start_from=str(tmp_path)).fit(cells())
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 8}')
+    with pytest.raises(FormatError, match="got a checkpoint of the type 'bert', without the fields"):
+        tiny(start_from=str(tmp_path)).fit(cells())
 
 
 # Bad inputs --------------------------------------------------------------------------------------------------------------
