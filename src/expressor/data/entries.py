@@ -106,6 +106,28 @@ class NodeEntries:
             self._node.id.read(h5py.h5s.create_simple(out.shape), there, out)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a zarr array is stored.
+
+    Attributes
+    ----------
+    chunk
+        Entries that are packed together.
+    packer
+        What packed them, if anything.
+    per_shard
+        Chunks a file; 0 where files are chunks, without an index.
+    index_first
+        Whether the index of a shard stands before its chunks.
+    """
+
+    chunk: int
+    packer: str | None
+    per_shard: int = 0
+    index_first: bool = False
+
+
 class ChunkEntries:
     """Chunks of a zarr array in a folder, sharded or not, read from its files and each decoded once.
 
@@ -114,10 +136,10 @@ class ChunkEntries:
     node
         The array.
     layout
-        What :func:`_find_layout` says of it.
+        How it is stored.
     """
 
-    def __init__(self, node: Any, layout: "_Layout") -> None:
+    def __init__(self, node: Any, layout: Layout) -> None:
         import numcodecs  # type: ignore[import-untyped]
 
         self._folder, self._key = Path(node.store.root) / node.path, node.metadata.encode_chunk_key
@@ -183,29 +205,7 @@ class ChunkEntries:
         return index
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How a zarr array is stored.
-
-    Attributes
-    ----------
-    chunk
-        Entries that are packed together.
-    packer
-        What packed them, if anything.
-    per_shard
-        Chunks a file; 0 where files are chunks, without an index.
-    index_first
-        Whether the index of a shard stands before its chunks.
-    """
-
-    chunk: int
-    packer: str | None
-    per_shard: int = 0
-    index_first: bool = False
-
-
-def _find_layout(node: Any) -> _Layout | None:
+def _find_layout(node: Any) -> Layout | None:
     """Return the layout of an array if it is one that :class:`ChunkEntries` reads, else None."""
     import zarr
 
@@ -216,7 +216,7 @@ def _find_layout(node: Any) -> _Layout | None:
         return None
     if meta.zarr_format == 2:
         packer = None if meta.compressor is None else meta.compressor.codec_id
-        return None if meta.filters or packer not in _PACKERS else _Layout(int(meta.chunks[0]), packer)
+        return None if meta.filters or packer not in _PACKERS else Layout(int(meta.chunks[0]), packer)
     codecs: list[Any] = [one.to_dict() for one in meta.codecs]
     chunk, per_shard, index_first = int(meta.chunk_grid.chunk_shape[0]), 0, False
     if len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed":
@@ -232,4 +232,4 @@ def _find_layout(node: Any) -> _Layout | None:
     packer = names[1] if len(names) == 2 else None
     if packer not in _PACKERS:
         return None
-    return _Layout(chunk, packer, per_shard, index_first)
+    return Layout(chunk, packer, per_shard, index_first)
