@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from expressor.core.errors import DataError
 from expressor.nn import attention
@@ -123,6 +124,23 @@ def test_the_kernel_for_sets_of_different_sizes_is_told_where_they_end(monkeypat
     key, value = layer.key_value(tokens).chunk(2, dim=-1)
     heads = [one.unflatten(-1, (2, 8)) for one in (layer.query(tokens), key, value)]
     torch.testing.assert_close(layer.out(attention._within_by_flash(*heads, sizes).flatten(1)), expected)
+
+
+def test_on_a_gpu_padding_is_left_out_where_the_kernel_takes_the_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def takes(dim: int, dtype: torch.dtype, **options: object) -> bool:
+        layer = Attention(dim, 2, **options)  # type: ignore[arg-type]
+        with FakeTensorMode():  # as if there were one
+            return layer.takes_packed(torch.empty(3, dim, device="cuda", dtype=dtype))
+
+    monkeypatch.setattr(attention, "varlen_attn", lambda *given: None)
+    assert takes(16, torch.bfloat16)
+    assert takes(16, torch.float16)
+    assert not takes(16, torch.float32)
+    assert not takes(16, torch.bfloat16, dropout=0.1)
+    assert not takes(12, torch.bfloat16)
+    assert not takes(1024, torch.bfloat16)
+    monkeypatch.setattr(attention, "varlen_attn", None)
+    assert not takes(16, torch.bfloat16)
 
 
 def test_computing_again_gives_the_same_gradients() -> None:

@@ -54,12 +54,16 @@ class Attention(nn.Module):
         return self.out(taken.transpose(1, 2).flatten(2))
 
     def takes_packed(self, tokens: Tensor) -> bool:
-        """Whether :meth:`within` has a way to do it here: on CPUs, and on GPUs in half precision without dropout."""
+        """Whether :meth:`within` has a way to do it here: on CPUs, and on GPUs in half precision without dropout.
+
+        torch's kernel for it takes heads of a width of 8, 16, ... up to 256.
+        """
         if tokens.device.type != "cuda":
             return tokens.device.type == "cpu"
         half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else tokens.dtype
-        left_out = self.training and self.dropout > 0
-        return varlen_attn is not None and half in (torch.float16, torch.bfloat16) and not left_out
+        width, left_out = self.query.out_features // self.heads, self.training and self.dropout > 0
+        fits = width % 8 == 0 and width <= 256 and half in (torch.float16, torch.bfloat16) and not left_out
+        return varlen_attn is not None and fits
 
     def within(self, tokens: Float[Tensor, "token dim"], sizes: list[int]) -> Float[Tensor, "token dim"]:
         """Return what the tokens of each set take from each other.
